@@ -1,0 +1,351 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"tool/core/execution/exec"
+	"tool/core/language/analysis"
+	"tool/core/language/graph"
+	"tool/core/language/workspace"
+	"tool/core/model/digest"
+	"tool/core/model/event"
+	"tool/core/model/label"
+	"tool/core/model/merkle"
+	"tool/core/storage/store"
+)
+
+func buildCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "build",
+		Usage:     "build targets and list what they made",
+		ArgsUsage: "TARGET...",
+		Flags: flags(configFlags(), executionFlags(), []cli.Flag{
+			jsonFlag(),
+			&cli.BoolFlag{Name: "check", Usage: "build everything again and compare with what the store has"},
+			&cli.StringFlag{Name: "output_groups", Usage: "comma-separated `GROUPS`; +g adds to the default outputs"},
+			&cli.BoolFlag{Name: "nobuild", Usage: "load and analyse only"},
+		}),
+		Action: runBuild,
+	}
+}
+
+// buildResult is what build --json prints.
+type buildResult struct {
+	Targets []builtTarget `json:"targets"`
+	Actions actionCounts  `json:"actions"`
+	Seconds float64       `json:"seconds"`
+}
+
+type builtTarget struct {
+	Label   string        `json:"label"`
+	Outputs []builtOutput `json:"outputs"`
+}
+
+type builtOutput struct {
+	Path   string        `json:"path"` // where it is on this machine
+	Ref    string        `json:"ref"`
+	Digest digest.Digest `json:"digest"`
+	Size   int64         `json:"size"` // bytes; of a directory, those of its distinct files
+}
+
+type actionCounts struct {
+	Total    int `json:"total"`
+	Executed int `json:"executed"`
+	Cached   int `json:"cached"`
+}
+
+func runBuild(c *cli.Context) error {
+	start := time.Now()
+	q, err := newQuestion(c)
+	if err != nil {
+		return err
+	}
+	if !c.Bool("check") && !c.Bool("nobuild") {
+		if r, ok := q.answer(); ok {
+			r.Seconds = time.Since(start).Seconds()
+			return printBuild(c, r)
+		}
+	}
+	e, err := openEngine(c)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	r, err := e.build(c, q)
+	if r != nil && (err == nil || e.settings.KeepGoing) {
+		r.Seconds = time.Since(start).Seconds()
+		e.view.Close()
+		e.view.quiet = true
+		if perr := printBuild(c, r); err == nil {
+			err = perr
+		}
+	}
+	return diskFull(err)
+}
+
+// build analyses and executes; the result is nil if nothing could be built.
+func (e *engine) build(c *cli.Context, q *question) (*buildResult, error) {
+	ctx := c.Context
+	e.view.Send(event.PhaseStarted{Name: "loading and analysing"})
+	targets, err := e.analyze(ctx, c.Args().Slice())
+	if err != nil && (len(targets) == 0 || !e.settings.KeepGoing) {
+		return nil, err
+	}
+	if c.Bool("nobuild") {
+		return &buildResult{}, err
+	}
+	ex, xerr := e.executor(c)
+	if xerr != nil {
+		return nil, xerr
+	}
+	wanted := make([][]*analysis.File, len(targets))
+	var ids []int
+	for i, t := range targets {
+		if wanted[i], xerr = outputsOf(t, c.String("output_groups")); xerr != nil {
+			return nil, xerr
+		}
+		for _, f := range wanted[i] {
+			ids = append(ids, f.Artifact.ID)
+		}
+	}
+	e.view.Send(event.PhaseStarted{Name: "building"})
+	report, xerr := ex.Build(ctx, &e.analyzer.Actions, ids)
+	err = errors.Join(err, xerr)
+	if report == nil || err != nil && !e.settings.KeepGoing {
+		return nil, err
+	}
+	r := &buildResult{Actions: actionCounts{report.Total, report.Executed, report.Cached}}
+	k := 0
+	for i, t := range targets {
+		bt := builtTarget{Label: t.Label.String(), Outputs: []builtOutput{}}
+		var refs []store.Ref
+		complete := true
+		for _, f := range wanted[i] {
+			made := report.Wanted[k]
+			k++
+			if made.Node.Kind == 0 {
+				complete = false
+				continue
+			}
+			o, ref, oerr := e.register(ctx, t, f, made)
+			if oerr != nil {
+				return nil, oerr
+			}
+			bt.Outputs = append(bt.Outputs, o)
+			refs = append(refs, ref)
+		}
+		r.Targets = append(r.Targets, bt)
+		if complete {
+			if rerr := e.root(q, t.Label, refs, report.Keys); rerr != nil {
+				return nil, rerr
+			}
+		}
+	}
+	if err == nil {
+		q.keep(e, r)
+	}
+	return r, err
+}
+
+// analyze returns the targets that could be analysed; with keep-going the
+// error lists the others.
+func (e *engine) analyze(ctx context.Context, args []string) ([]*analysis.Target, error) {
+	labels, err := e.labels(ctx, args, graph.ExpandOptions{})
+	if err != nil {
+		return nil, err
+	}
+	if len(labels) == 0 {
+		return nil, usageError("the patterns match no target")
+	}
+	var targets []*analysis.Target
+	var errs []error
+	for _, l := range labels {
+		t, err := e.analyzer.Analyze(ctx, l)
+		if err != nil {
+			errs = append(errs, err)
+			if !e.settings.KeepGoing {
+				return nil, err
+			}
+			continue
+		}
+		targets = append(targets, t)
+	}
+	return targets, joinDistinct(errs)
+}
+
+// joinDistinct joins errors, leaving out those that say the same.
+func joinDistinct(errs []error) error {
+	seen := map[string]bool{}
+	var out []error
+	for _, err := range errs {
+		if !seen[err.Error()] {
+			seen[err.Error()] = true
+			out = append(out, err)
+		}
+	}
+	return errors.Join(out...)
+}
+
+// outputsOf picks the files of a target that the command asked for.
+func outputsOf(t *analysis.Target, groups string) ([]*analysis.File, error) {
+	if groups == "" {
+		return t.Files(), nil
+	}
+	var out []*analysis.File
+	seen := map[*analysis.File]bool{}
+	add := func(fs []*analysis.File) {
+		for _, f := range fs {
+			if !seen[f] {
+				seen[f] = true
+				out = append(out, f)
+			}
+		}
+	}
+	names := strings.Split(groups, ",")
+	if strings.HasPrefix(names[0], "+") || strings.HasPrefix(names[0], "-") {
+		add(t.Files())
+	}
+	for _, n := range names {
+		drop := strings.HasPrefix(n, "-")
+		fs, ok := t.Group(strings.TrimLeft(n, "+-"))
+		if !ok {
+			continue // as Bazel: targets without the group simply add nothing
+		}
+		if drop {
+			gone := map[*analysis.File]bool{}
+			for _, f := range fs {
+				gone[f] = true
+			}
+			kept := out[:0]
+			for _, f := range out {
+				if !gone[f] {
+					kept = append(kept, f)
+				}
+			}
+			out = kept
+			continue
+		}
+		add(fs)
+	}
+	return out, nil
+}
+
+// register makes a store object of an output and shows it in .tool/out.
+func (e *engine) register(ctx context.Context, t *analysis.Target, f *analysis.File, made exec.Realised) (builtOutput, store.Ref, error) {
+	name := exec.ObjectName(f.Artifact)
+	ref, err := e.store.Add(ctx, store.Object{Name: name, Node: made.Node, Refs: made.Refs, Deriver: t.Label.String()})
+	if err != nil {
+		return builtOutput{}, "", fmt.Errorf("%s: %w", t.Label, err)
+	}
+	p, err := e.store.Realise(ctx, ref)
+	if err != nil {
+		return builtOutput{}, "", fmt.Errorf("%s: %w", t.Label, err)
+	}
+	size := made.Node.Digest.Size
+	if made.Node.Kind == merkle.Dir {
+		if size, err = e.store.Size(ref); err != nil {
+			return builtOutput{}, "", err
+		}
+	}
+	if err := e.linkOut(f.Artifact.Path, p); err != nil {
+		return builtOutput{}, "", err
+	}
+	return builtOutput{Path: p, Ref: string(ref), Digest: made.Node.Digest, Size: size}, ref, nil
+}
+
+// linkOut makes .tool/out/<pkg>/<name> point at an output.
+func (e *engine) linkOut(execPath, target string) error {
+	link := filepath.Join(e.ws.Root, workspace.StateDir, "out", strings.TrimPrefix(execPath, "out/"))
+	if old, err := os.Readlink(link); err == nil && old == target {
+		return nil
+	}
+	dir := filepath.Dir(link)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		// An output that was a file may have become a folder of outputs.
+		if err = clearWay(filepath.Join(e.ws.Root, workspace.StateDir, "out"), dir); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	tmp, err := os.MkdirTemp(dir, ".link-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	if err := os.Symlink(target, filepath.Join(tmp, "l")); err != nil {
+		return err
+	}
+	if fi, err := os.Lstat(link); err == nil && fi.IsDir() {
+		if err := os.RemoveAll(link); err != nil {
+			return err
+		}
+	}
+	return os.Rename(filepath.Join(tmp, "l"), link)
+}
+
+// clearWay removes symlinks between top and dir.
+func clearWay(top, dir string) error {
+	for d := dir; len(d) > len(top); d = filepath.Dir(d) {
+		if fi, err := os.Lstat(d); err == nil && !fi.IsDir() {
+			return os.Remove(d)
+		}
+	}
+	return nil
+}
+
+// root keeps what was built from being collected. Roots of one label are
+// numbered; tool.toml's gc.keep_builds says how many stay.
+func (e *engine) root(q *question, l label.Label, refs []store.Ref, keys []digest.Digest) error {
+	keep := 1
+	if n := e.ws.Config.GC.KeepBuilds; n != nil {
+		keep = max(*n, 1)
+	}
+	r := store.Root{Kind: "build", Refs: refs, Label: l.String(), Created: time.Now().UTC(), Workspace: e.ws.Root}
+	if k := e.ws.Config.GC.KeepInputs; k == nil || *k {
+		r.Actions = keys
+	}
+	name, err := e.store.AddNumberedRoot(rootPrefix(e.ws.Root, l), r, keep)
+	if err != nil {
+		return fmt.Errorf("%s: keeping it from collection: %w", l, err)
+	}
+	q.roots = append(q.roots, name)
+	return nil
+}
+
+// rootPrefix names the builds of a label in a workspace.
+func rootPrefix(root string, l label.Label) string {
+	return "build/" + shortHash(root) + "/" + l.String()
+}
+
+func shortHash(s string) string { return digest.Of([]byte(s)).Hex()[:8] }
+
+func printBuild(c *cli.Context, r *buildResult) error {
+	w := c.App.Writer
+	if c.Bool("json") {
+		if r.Targets == nil {
+			r.Targets = []builtTarget{}
+		}
+		return json.NewEncoder(w).Encode(r)
+	}
+	p := newPalette(w)
+	for _, t := range r.Targets {
+		fmt.Fprintln(w, p.bold(t.Label))
+		for _, o := range t.Outputs {
+			fmt.Fprintf(w, "  %s  %s\n", o.Path, p.dim(bytesize(o.Size)))
+		}
+	}
+	_, err := fmt.Fprintf(w, "%d actions: %d executed, %d cached, in %s\n", r.Actions.Total, r.Actions.Executed, r.Actions.Cached, duration(time.Duration(r.Seconds*float64(time.Second))))
+	return err
+}
+

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"path"
+	"sort"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"go.starlark.net/starlark"
+
+	"tool/core/language/loader"
+	"tool/core/model/label"
+	"tool/rules"
+)
+
+func docCommand() *cli.Command {
+	return &cli.Command{
+		Name: "doc", Usage: "print the documentation of a .star file's rules, functions and providers", ArgsUsage: "[LABEL [NAME]]",
+		Description: "tool doc lists the rule library; tool doc @rules//service:defs.star documents a file of it.",
+		Flags:       []cli.Flag{jsonFlag()}, Action: runDoc,
+	}
+}
+
+// docEntry is one documented name.
+type docEntry struct {
+	Name  string    `json:"name"`
+	Kind  string    `json:"kind"` // rule, provider, function
+	Doc   string    `json:"doc"`
+	Attrs []docAttr `json:"attrs,omitempty"`
+	Call  string    `json:"call,omitempty"` // a function's signature
+}
+
+type docAttr struct {
+	Name      string `json:"name"`
+	Type      string `json:"type"`
+	Mandatory bool   `json:"mandatory"`
+	Default   string `json:"default,omitempty"`
+	Doc       string `json:"doc"`
+}
+
+func runDoc(c *cli.Context) error {
+	e, err := openEngine(c)
+	if err != nil {
+		return err
+	}
+	e.view.Close()
+	e.view.quiet = true
+	if !c.Args().Present() {
+		return listLibrary(c)
+	}
+	lb, err := label.Parse(c.Args().First(), label.Label{Pkg: e.cwd})
+	if err != nil {
+		return withCode(exitUsage, err)
+	}
+	doc, globals, err := e.loader.Module(c.Context, lb)
+	if err != nil {
+		return err
+	}
+	want := c.Args().Get(1)
+	var entries []docEntry
+	var names []string
+	for _, n := range globals.Keys() {
+		if strings.HasPrefix(n, "_") {
+			continue
+		}
+		names = append(names, n)
+		if want == "" || want == n {
+			if d, ok := documented(n, globals[n]); ok {
+				entries = append(entries, d)
+			}
+		}
+	}
+	if want != "" && len(entries) == 0 {
+		return usageError("%s has no %q%s", lb, want, nearest(want, names))
+	}
+	if c.Bool("json") {
+		return json.NewEncoder(c.App.Writer).Encode(map[string]any{"file": lb.String(), "doc": doc, "entries": entries})
+	}
+	return printDoc(c.App.Writer, lb, doc, entries)
+}
+
+func documented(name string, v starlark.Value) (docEntry, bool) {
+	switch v := v.(type) {
+	case *loader.RuleClass:
+		d := docEntry{Name: name, Kind: "rule", Doc: v.Doc}
+		for _, n := range v.AttrNames() {
+			a := v.Attrs[n]
+			if strings.HasPrefix(n, "_") {
+				continue
+			}
+			x := docAttr{Name: n, Type: string(a.Kind), Mandatory: a.Mandatory, Doc: a.Doc}
+			if !a.Mandatory {
+				x.Default = a.Zero().String()
+			}
+			d.Attrs = append(d.Attrs, x)
+		}
+		return d, true
+	case *loader.Provider:
+		d := docEntry{Name: name, Kind: "provider", Doc: v.Doc}
+		for _, f := range v.Fields {
+			d.Attrs = append(d.Attrs, docAttr{Name: f, Doc: v.Docs[f]})
+		}
+		return d, true
+	case *starlark.Function:
+		return docEntry{Name: name, Kind: "function", Doc: v.Doc(), Call: signature(v)}, true
+	}
+	return docEntry{}, false
+}
+
+func signature(f *starlark.Function) string {
+	var ps []string
+	n := f.NumParams()
+	for i := range n {
+		p, _ := f.Param(i)
+		switch {
+		case f.HasKwargs() && i == n-1:
+			p = "**" + p
+		case f.HasVarargs() && (i == n-1 || f.HasKwargs() && i == n-2):
+			p = "*" + p
+		default:
+			if d := f.ParamDefault(i); d != nil {
+				p += " = " + d.String()
+			}
+		}
+		ps = append(ps, p)
+	}
+	return f.Name() + "(" + strings.Join(ps, ", ") + ")"
+}
+
+func printDoc(w io.Writer, lb label.Label, doc string, entries []docEntry) error {
+	fmt.Fprintf(w, "# %s\n\n%s\n", lb, strings.TrimSpace(doc))
+	for _, d := range entries {
+		fmt.Fprintf(w, "\n## %s (%s)\n\n", d.Name, d.Kind)
+		if d.Call != "" {
+			fmt.Fprintf(w, "    %s\n\n", d.Call)
+		}
+		fmt.Fprintln(w, dedent(d.Doc))
+		if len(d.Attrs) > 0 {
+			fmt.Fprintln(w)
+		}
+		for _, a := range d.Attrs {
+			var notes []string
+			if a.Type != "" {
+				notes = append(notes, a.Type)
+			}
+			switch {
+			case a.Mandatory:
+				notes = append(notes, "mandatory")
+			case a.Default != "" && a.Default != "None" && a.Default != "\"\"" && a.Default != "[]" && a.Default != "{}" && a.Default != "False" && a.Default != "0":
+				notes = append(notes, "default "+a.Default)
+			}
+			note := ""
+			if len(notes) > 0 {
+				note = " (" + strings.Join(notes, ", ") + ")"
+			}
+			fmt.Fprintf(w, "- %s%s: %s\n", a.Name, note, a.Doc)
+		}
+	}
+	return nil
+}
+
+// dedent removes the indentation that a doc string has after its first line.
+func dedent(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	indent := -1
+	for _, l := range lines[1:] {
+		if t := strings.TrimLeft(l, " "); t != "" && (indent < 0 || len(l)-len(t) < indent) {
+			indent = len(l) - len(t)
+		}
+	}
+	for i, l := range lines {
+		if i > 0 && indent > 0 && len(l) >= indent {
+			lines[i] = l[indent:]
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+func listLibrary(c *cli.Context) error {
+	var files []string
+	dirs, err := rules.FS.ReadDir(".")
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		es, err := rules.FS.ReadDir(d.Name())
+		if err != nil {
+			return err
+		}
+		for _, e := range es {
+			if path.Ext(e.Name()) == ".star" {
+				files = append(files, "@rules//"+d.Name()+":"+e.Name())
+			}
+		}
+	}
+	sort.Strings(files)
+	if c.Bool("json") {
+		return json.NewEncoder(c.App.Writer).Encode(map[string]any{"files": files})
+	}
+	fmt.Fprintln(c.App.Writer, strings.Join(files, "\n"))
+	return nil
+}

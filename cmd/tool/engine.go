@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"tool/core/execution/exec"
+	"tool/core/execution/sandbox"
+	"tool/core/language/analysis"
+	"tool/core/language/graph"
+	"tool/core/language/loader"
+	"tool/core/language/workspace"
+	"tool/core/model/label"
+	"tool/core/storage/cas"
+	"tool/core/storage/store"
+	"tool/rules"
+)
+
+// engine is the phases wired together for one command.
+type engine struct {
+	ws       *workspace.Workspace
+	view     *view
+	loader   *loader.Loader
+	graph    *graph.Graph
+	analyzer *analysis.Analyzer
+	cwd      string // the current folder as a package path
+	settings workspace.Settings
+
+	store   *store.Store // opened by openStore
+	sources *sources
+	runner  *sandbox.Runner
+}
+
+// openEngine opens the workspace around the current folder.
+func openEngine(c *cli.Context) (*engine, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, withCode(exitEnvironment, err)
+	}
+	root, err := workspace.FindRoot(dir)
+	if err != nil {
+		return nil, withCode(exitUsage, err)
+	}
+	ws, err := workspace.Open(root)
+	if err != nil {
+		return nil, withCode(exitUsage, err)
+	}
+	e := &engine{ws: ws}
+	rel, err := filepath.Rel(root, dir)
+	if err != nil {
+		return nil, withCode(exitEnvironment, err)
+	}
+	e.cwd = ws.PackageOf(rel)
+	if e.settings, err = settingsOf(c, &ws.Config); err != nil {
+		return nil, err
+	}
+	if e.view, err = newView(c.App.ErrWriter, c.String("progress")); err != nil {
+		return nil, err
+	}
+	e.loader = loader.New(ws, rules.FS, e.view)
+	e.graph = &graph.Graph{Loader: e.loader, Config: graph.Config{Define: e.settings.Define, CompilationMode: e.settings.CompilationMode}}
+	e.analyzer = analysis.New(e.graph, e.view)
+	if env := ws.Config.Build.Environment; env != "" {
+		if e.analyzer.Environment, err = label.Parse(env, label.Label{}); err != nil {
+			return nil, usageError("%s: build.environment: %v", workspace.ConfigFile, err)
+		}
+	}
+	return e, nil
+}
+
+// settingsOf folds tool.toml, --config and flags together, the later winning.
+func settingsOf(c *cli.Context, cfg *workspace.Config) (workspace.Settings, error) {
+	s := workspace.Settings{Define: map[string]string{}, Jobs: cfg.Build.Jobs, KeepGoing: cfg.Build.KeepGoing}
+	for _, name := range c.StringSlice("config") {
+		n, ok := cfg.Config[name]
+		if !ok {
+			var all []string
+			for k := range cfg.Config {
+				all = append(all, k)
+			}
+			return s, usageError("--config=%s: %s has no [config.%s]%s", name, workspace.ConfigFile, name, nearest(name, all))
+		}
+		for k, v := range n.Define {
+			s.Define[k] = v
+		}
+		if n.CompilationMode != "" {
+			s.CompilationMode = n.CompilationMode
+		}
+		if n.Jobs > 0 {
+			s.Jobs = n.Jobs
+		}
+		s.KeepGoing = s.KeepGoing || n.KeepGoing
+	}
+	for _, d := range c.StringSlice("define") {
+		k, v, ok := strings.Cut(d, "=")
+		if !ok || k == "" {
+			return s, usageError("--define=%s: want KEY=VALUE", d)
+		}
+		s.Define[k] = v
+	}
+	switch m := c.String("compilation_mode"); m {
+	case "":
+	case "fastbuild", "dbg", "opt":
+		s.CompilationMode = m
+	default:
+		return s, usageError("--compilation_mode=%s is none of fastbuild, dbg, opt", m)
+	}
+	if c.IsSet("jobs") {
+		if s.Jobs = c.Int("jobs"); s.Jobs < 1 {
+			return s, usageError("--jobs=%d: want at least 1", s.Jobs)
+		}
+	}
+	s.KeepGoing = s.KeepGoing || c.Bool("keep_going")
+	return s, nil
+}
+
+// openStore opens the physical store that the workspace uses.
+func (e *engine) openStore() error {
+	if e.store != nil {
+		return nil
+	}
+	s, err := openStore(&e.ws.Config)
+	if err != nil {
+		return err
+	}
+	e.store = s
+	e.sources = newSources(e.ws, s.CAS())
+	return nil
+}
+
+func openStore(cfg *workspace.Config) (*store.Store, error) {
+	dir, err := cfg.StorePath()
+	if err != nil {
+		return nil, withCode(exitEnvironment, err)
+	}
+	s, err := store.Open(dir)
+	if err != nil {
+		return nil, withCode(exitEnvironment, fmt.Errorf("opening the store: %w", err))
+	}
+	return s, nil
+}
+
+// close ends the view and writes what was learnt.
+func (e *engine) close() {
+	if e.runner != nil {
+		_ = e.runner.Close()
+	}
+	if e.sources != nil {
+		_ = e.sources.index.Save()
+	}
+	if e.store != nil {
+		_ = e.store.Close()
+	}
+	if e.view != nil {
+		e.view.Close()
+	}
+}
+
+// labels expands the command line's target patterns.
+func (e *engine) labels(ctx context.Context, args []string, opt graph.ExpandOptions) ([]label.Label, error) {
+	if len(args) == 0 {
+		return nil, usageError("no targets given; name some, such as //... for all")
+	}
+	ps, err := e.patterns(args)
+	if err != nil {
+		return nil, err
+	}
+	return e.graph.Expand(ctx, ps, opt)
+}
+
+func (e *engine) patterns(args []string) ([]label.Pattern, error) {
+	var ps []label.Pattern
+	for _, a := range args {
+		p, err := label.ParsePattern(a, e.cwd)
+		if err != nil {
+			return nil, withCode(exitUsage, err)
+		}
+		ps = append(ps, p)
+	}
+	return ps, nil
+}
+
+// executor returns the execution phase, ready to run.
+func (e *engine) executor(c *cli.Context) (*exec.Executor, error) {
+	if err := e.openStore(); err != nil {
+		return nil, err
+	}
+	e.runner = sandbox.New(e.store.CAS(), e.settings.Jobs)
+	bs, err := builtins(e)
+	if err != nil {
+		return nil, err
+	}
+	return &exec.Executor{
+		Store: e.store, Runner: e.runner, Cache: exec.NewDiskCache(e.store), Logs: exec.NewLogs(e.store), Builtins: bs,
+		Sources: e.sources, Events: e.view, Jobs: e.settings.Jobs, KeepGoing: e.settings.KeepGoing, Keep: c.Bool("sandbox_debug"), Check: c.Bool("check"),
+	}, nil
+}
+
+// diskFull explains a full disk; other errors stay as they are.
+func diskFull(err error) error {
+	if cas.IsFull(err) {
+		return withCode(exitEnvironment, fmt.Errorf("%w\nNothing is lost: free some space (tool gc) and run the same command again", err))
+	}
+	var un *sandbox.UnsupportedError
+	if errors.As(err, &un) {
+		return withCode(exitEnvironment, err)
+	}
+	return err
+}

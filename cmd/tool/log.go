@@ -1,0 +1,65 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"tool/core/execution/exec"
+	"tool/core/language/graph"
+)
+
+func logCommand() *cli.Command {
+	return &cli.Command{
+		Name: "log", Usage: "print what the last run of a target's actions wrote", ArgsUsage: "TARGET...",
+		Flags: flags([]cli.Flag{jsonFlag()}, configFlags()), Action: runLog,
+	}
+}
+
+func runLog(c *cli.Context) error {
+	e, err := openEngine(c)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	labels, err := e.labels(c.Context, c.Args().Slice(), graph.ExpandOptions{Manual: true})
+	if err != nil {
+		return err
+	}
+	if err := e.openStore(); err != nil {
+		return err
+	}
+	logs := exec.NewLogs(e.store)
+	var all []exec.Log
+	for _, l := range labels {
+		ls, err := logs.Of(l.String())
+		if err != nil {
+			return err
+		}
+		all = append(all, ls...)
+	}
+	e.view.Close()
+	e.view.quiet = true
+	if c.Bool("json") {
+		if all == nil {
+			all = []exec.Log{}
+		}
+		return json.NewEncoder(c.App.Writer).Encode(map[string]any{"logs": all})
+	}
+	if len(all) == 0 {
+		return withCode(exitBuild, errors.New("no action of this target has run here yet: what is cached has no log of its own"))
+	}
+	p := newPalette(c.App.Writer)
+	for _, l := range all {
+		fmt.Fprintf(c.App.Writer, "%s\n", p.bold(fmt.Sprintf("%s %s → %s: exit %d, %s", l.Owner, l.Mnemonic, l.Output, l.ExitCode, duration(l.Took))))
+		for _, s := range []string{l.Stdout, l.Stderr} {
+			if s = strings.TrimRight(s, "\n"); s != "" {
+				fmt.Fprintln(c.App.Writer, s)
+			}
+		}
+	}
+	return nil
+}

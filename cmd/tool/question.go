@@ -1,0 +1,107 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"tool/core/language/workspace"
+)
+
+// question is a build command as the first level of memory sees it: all that
+// its answer depends on besides files.
+type question struct {
+	root  string
+	store string
+	text  []byte
+	roots []string
+}
+
+func newQuestion(c *cli.Context) (*question, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, withCode(exitEnvironment, err)
+	}
+	root, err := workspace.FindRoot(dir)
+	if err != nil {
+		return nil, withCode(exitUsage, err)
+	}
+	rel, err := filepath.Rel(root, dir)
+	if err != nil {
+		return nil, withCode(exitEnvironment, err)
+	}
+	id, err := programID()
+	if err != nil {
+		return nil, withCode(exitEnvironment, err)
+	}
+	parts := []string{"build", id, root, rel, os.Getenv("TOOL_STORE"), os.Getenv("XDG_DATA_HOME"), os.Getenv("HOME"),
+		c.String("output_groups"), c.String("compilation_mode"), strings.Join(c.StringSlice("config"), "\x01"), strings.Join(c.StringSlice("define"), "\x01")}
+	return &question{root: root, text: []byte(strings.Join(append(parts, c.Args().Slice()...), "\x00"))}, nil
+}
+
+// answer returns the kept result if nothing that it depends on has changed.
+func (q *question) answer() (*buildResult, bool) {
+	payload, ok := workspace.LoadAnswer(q.root, q.text)
+	if !ok {
+		return nil, false
+	}
+	r := &buildResult{}
+	if json.Unmarshal(payload, r) != nil {
+		return nil, false
+	}
+	r.Actions.Cached, r.Actions.Executed = r.Actions.Total, 0
+	return r, true
+}
+
+// keep saves a result for the next time. That it cannot be saved costs only
+// time, so errors are dropped.
+func (q *question) keep(e *engine, r *buildResult) {
+	payload, err := json.Marshal(r)
+	if err != nil {
+		return
+	}
+	a := &workspace.Answer{Paths: e.ws.Record.All(), Payload: payload, Question: q.text}
+	for _, t := range r.Targets {
+		for _, o := range t.Outputs {
+			a.Paths[o.Path] = workspace.Stat(o.Path)
+		}
+	}
+	for _, name := range q.roots {
+		p := e.store.RootFile(name)
+		a.Paths[p] = workspace.Stat(p)
+	}
+	_ = workspace.SaveAnswer(q.root, a)
+}
+
+// programID names the running program's content: the linker's build ID, which
+// stays when `go run` puts the same program elsewhere.
+func programID() (string, error) {
+	p, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	f, err := os.Open(p)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	// The Go linker writes the ID near the start of the text segment.
+	buf := make([]byte, 32<<10)
+	n, _ := f.ReadAt(buf, 0)
+	const marker = "\xff Go build ID: \""
+	if i := strings.Index(string(buf[:n]), marker); i >= 0 {
+		if j := strings.Index(string(buf[i+len(marker):n]), "\"\n \xff"); j >= 0 && j > 0 {
+			return string(buf[i+len(marker) : i+len(marker)+j]), nil
+		}
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	// Linked without an ID, as //:tool is: its size and time stand for it.
+	return fi.ModTime().String() + " " + strconv.FormatInt(fi.Size(), 10), nil
+}

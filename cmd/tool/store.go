@@ -1,0 +1,75 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"tool/core/storage/store"
+)
+
+func storeCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "store",
+		Usage: "look after the store",
+		Subcommands: []*cli.Command{{
+			Name: "verify", Usage: "hash every blob and check every object",
+			Flags:  []cli.Flag{jsonFlag(), &cli.BoolFlag{Name: "repair", Usage: "remove what is damaged, so that the next build makes it again"}},
+			Action: runVerify,
+		}},
+	}
+}
+
+func gcError(err error) error {
+	var busy *store.BusyError
+	if errors.As(err, &busy) {
+		return withCode(exitLocked, err)
+	}
+	return diskFull(err)
+}
+
+func runVerify(c *cli.Context) error {
+	s, _, err := openHostStore()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	r, err := s.Verify(c.Context, c.Bool("repair"), nil)
+	if err != nil {
+		return gcError(err)
+	}
+	w := c.App.Writer
+	bad := 0
+	for _, p := range r.Problems {
+		if !p.Repaired {
+			bad++
+		}
+	}
+	if c.Bool("json") {
+		if r.Problems == nil {
+			r.Problems = []store.Problem{}
+		}
+		if err := json.NewEncoder(w).Encode(map[string]any{"blobs": r.Blobs, "objects": r.Objects, "bytes": r.Bytes, "problems": r.Problems}); err != nil {
+			return err
+		}
+	} else {
+		for _, p := range r.Problems {
+			state := ""
+			if p.Repaired {
+				state = " (removed; the next build makes it again)"
+			}
+			fmt.Fprintf(w, "%s: %s%s\n", p.Kind, p.Detail, state)
+		}
+		fmt.Fprintf(w, "%d blobs (%s) and %d objects checked: %d problems", r.Blobs, bytesize(r.Bytes), r.Objects, len(r.Problems))
+		if n := len(r.Problems) - bad; n > 0 {
+			fmt.Fprintf(w, ", %d repaired", n)
+		}
+		fmt.Fprintln(w)
+	}
+	if bad > 0 {
+		return withCode(exitBuild, errors.New("the store is damaged: run `tool store verify --repair`, then build again"))
+	}
+	return nil
+}

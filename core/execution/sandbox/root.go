@@ -1,0 +1,182 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+
+	"path"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// devices fills dev, once for a worker; the sandboxes see it read-only.
+func devices(dev string) error {
+	for _, name := range []string{"null", "zero", "full", "random", "urandom"} {
+		p := filepath.Join(dev, name)
+		if err := touch(p); err != nil {
+			return err
+		}
+		if err := unix.Mount("/dev/"+name, p, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("bind /dev/%s: %w", name, err)
+		}
+	}
+	for name, target := range map[string]string{
+		"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+	} {
+		if err := unix.Symlink(target, filepath.Join(dev, name)); err != nil {
+			return fmt.Errorf("link /dev/%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// procfs mounts /proc of this pid namespace, once for a worker, and covers what
+// tells about the host or acts on it.
+func procfs(proc string) error {
+	// Only what may be traced is seen, so not even the worker is.
+	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
+	if err := unix.Mount("proc", proc, "proc", flags, "hidepid=4"); err != nil {
+		return fmt.Errorf("mount proc: %w", err)
+	}
+	for _, name := range []string{
+		"kcore", "keys", "key-users", "kmsg", "timer_list", "sched_debug", "sysrq-trigger", "latency_stats",
+		"cmdline", "config.gz", "interrupts", "kallsyms", "kpagecount", "kpageflags", "kpagecgroup", "partitions", "diskstats", "modules", "slabinfo", "vmallocinfo",
+	} {
+		err := unix.Mount("/dev/null", filepath.Join(proc, name), "", unix.MS_BIND, "")
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("cover /proc/%s: %w", name, err)
+		}
+	}
+	for _, name := range []string{"acpi", "asound", "bus", "driver", "fs", "irq", "scsi", "tty"} {
+		err := unix.Mount("none", filepath.Join(proc, name), "tmpfs", unix.MS_RDONLY|flags, "size=0,nr_inodes=2,mode=555")
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("cover /proc/%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func touch(p string) error {
+	fd, err := unix.Open(p, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return fmt.Errorf("create %s: %w", p, err)
+	}
+	return unix.Close(fd)
+}
+
+// The command's working directory.
+const buildDir = "/build"
+
+// seal makes the worker's /dev and /proc/sys read-only; the sandboxes' binds of
+// them inherit that. No sysctl may be changed: the namespaces outlive a command.
+func seal() error {
+	// Bound to itself, because only a mount point has attributes.
+	if err := unix.Mount("/dev", "/dev", "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("bind /dev: %w", err)
+	}
+	if err := setattr("/dev", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC); err != nil {
+		return fmt.Errorf("make /dev read-only: %w", err)
+	}
+	if err := unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("bind /proc/sys: %w", err)
+	}
+	if err := setattr("/proc/sys", unix.MOUNT_ATTR_RDONLY); err != nil {
+		return fmt.Errorf("make /proc/sys read-only: %w", err)
+	}
+	return nil
+}
+
+// enterRoot moves the calling thread into a new mount namespace whose root is
+// what q says. The order matters: everything is bound, then made read-only at
+// once, and only then the few writable places are mounted on top.
+func enterRoot(q *request) error {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWIPC); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	const at = "/new"
+	if err := unix.Mount("sandbox", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=4m"); err != nil {
+		return fmt.Errorf("mount tmpfs: %w", err)
+	}
+	for _, d := range []string{"/proc", "/dev", "/tmp", "/tool", "/tool/store", buildDir} {
+		if err := unix.Mkdir(at+d, 0o755); err != nil {
+			return fmt.Errorf("mkdir %s: %w", d, err)
+		}
+	}
+	for _, e := range q.Root {
+		if err := e.make(at); err != nil {
+			return fmt.Errorf("root file system: %s: %w", e.Name, err)
+		}
+	}
+	for _, b := range q.Binds {
+		if err := b.mount(at); err != nil {
+			return err
+		}
+	}
+	const attrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
+	if err := setattr(at, attrs); err != nil {
+		return fmt.Errorf("make root read-only: %w", err)
+	}
+	for _, b := range q.Writable {
+		if err := b.mount(at); err != nil {
+			return err
+		}
+	}
+	if q.Tmpfs {
+		if err := unix.Mount("tmp", at+"/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
+			return fmt.Errorf("mount /tmp: %w", err)
+		}
+	}
+	if err := unix.Mount("/dev", at+"/dev", "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("bind /dev: %w", err)
+	}
+	if err := unix.Mount("shm", at+"/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
+		return fmt.Errorf("mount /dev/shm: %w", err)
+	}
+	if err := unix.Mount("/proc", at+"/proc", "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("bind /proc: %w", err)
+	}
+	if err := pivot(at); err != nil {
+		return err
+	}
+	if err := unix.Chdir(buildDir); err != nil {
+		return fmt.Errorf("chdir %s: %w", buildDir, err)
+	}
+	unix.Umask(0o022) // of this thread only, since CLONE_FS is unshared
+	return nil
+}
+
+func (e entry) make(at string) error {
+	p := path.Join(at, e.Name)
+	switch {
+	case e.Target != "":
+		return unix.Symlink(e.Target, p)
+	case e.File:
+		if err := touch(p); err != nil {
+			return err
+		}
+	default:
+		if err := unix.Mkdir(p, 0o755); err != nil {
+			return err
+		}
+	}
+	return bind{e.Source, "/" + e.Name}.mount(at)
+}
+
+func (b bind) mount(at string) error {
+	src := path.Join("/store", b.Source)
+	if err := unix.Mount(src, at+b.Target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind %s at %s: %w", b.Source, b.Target, err)
+	}
+	return nil
+}
+
+// ownNames are the entries of / that the sandbox makes itself; what a root tree
+// holds under these names is not seen.
+func ownName(name string) bool {
+	switch name {
+	case "proc", "dev", "tmp", "tool", "build":
+		return true
+	}
+	return false
+}

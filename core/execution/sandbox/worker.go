@@ -1,0 +1,244 @@
+package sandbox
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// What marks a process as a worker. A user who types the name or exports the
+// variable does not get one: it must also be pid 1 and hold the socket.
+const (
+	workerName = "tool-sandbox-worker"
+	workerEnv  = "TOOL_SANDBOX_WORKER=1"
+	workerSock = 3
+)
+
+// Main takes over the process, and never returns, if it was started as a
+// sandbox worker; otherwise it does nothing. Call it first in main (and in
+// TestMain).
+func Main() {
+	if len(os.Args) != 1 || os.Args[0] != workerName || os.Getpid() != 1 {
+		return
+	}
+	if env := os.Environ(); len(env) != 1 || env[0] != workerEnv {
+		return
+	}
+	if t, err := unix.GetsockoptInt(workerSock, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || t != unix.SOCK_STREAM {
+		return
+	}
+	unix.CloseOnExec(workerSock)
+	sock := os.NewFile(workerSock, "parent")
+	var s setup
+	if err := receive(sock, &s); err != nil {
+		os.Exit(1)
+	}
+	w, err := newWorker(s)
+	if err != nil {
+		_ = send(sock, reply{Err: err.Error()})
+		os.Exit(1)
+	}
+	_ = send(sock, reply{})
+	w.serve(sock)
+	os.Exit(0) // the kernel kills what is left of this pid namespace
+}
+
+// worker is the state of a worker process: pid 1 of its own pid, network, IPC,
+// UTS, mount and user namespaces, with a root that holds little but the CAS.
+type worker struct {
+	lastPid *os.File // /proc/sys/kernel/ns_last_pid
+	null    *os.File
+}
+
+// firstPid is the command's process id. Those below are for the worker's own
+// threads, so that they do not shift the ids that a command sees.
+const firstPid = 1000
+
+func newWorker(s setup) (*worker, error) {
+	// A handler for every signal: pid 1 is safe from SIGKILL, but an
+	// unhandled SIGTERM from a command would end it. An ignored signal
+	// would stay ignored in commands; a handled one does not.
+	signal.Notify(make(chan os.Signal, 1))
+	unix.Umask(0)
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("prctl(PR_SET_PDEATHSIG): %w", err)
+	}
+	// The command runs as the same user; it must not look into this process.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("prctl(PR_SET_DUMPABLE): %w", err)
+	}
+	if err := limits(); err != nil {
+		return nil, err
+	}
+	if err := unix.Sethostname([]byte("sandbox")); err != nil {
+		return nil, fmt.Errorf("set host name: %w", err)
+	}
+	if err := loopbackUp(); err != nil {
+		return nil, fmt.Errorf("bring up lo: %w", err)
+	}
+	if err := base(s.Store); err != nil {
+		return nil, err
+	}
+	w := &worker{}
+	var err error
+	if w.lastPid, err = os.OpenFile("/proc/sys/kernel/ns_last_pid", os.O_WRONLY, 0); err != nil {
+		return nil, err
+	}
+	if w.null, err = os.Open("/dev/null"); err != nil {
+		return nil, err
+	}
+	return w, seal()
+}
+
+// limits sets the resource limits that commands inherit, so that the caller's
+// do not matter; a lower hard limit wins.
+func limits() error {
+	for _, l := range []struct {
+		what      int
+		soft      uint64
+		alsoLimit bool
+	}{
+		{unix.RLIMIT_CORE, 0, true},
+		{unix.RLIMIT_NOFILE, 4096, false},
+		{unix.RLIMIT_STACK, 8 << 20, false},
+	} {
+		var r syscall.Rlimit
+		if err := syscall.Getrlimit(l.what, &r); err != nil {
+			return fmt.Errorf("getrlimit: %w", err)
+		}
+		r.Cur = min(l.soft, r.Max)
+		if l.alsoLimit {
+			r.Max = r.Cur
+		}
+		if err := syscall.Setrlimit(l.what, &r); err != nil {
+			return fmt.Errorf("setrlimit: %w", err)
+		}
+	}
+	return nil
+}
+
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(uint16(net.FlagUp) | unix.IFF_RUNNING)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFFLAGS, uintptr(unsafe.Pointer(ifr)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// serve answers requests one at a time until the parent is gone.
+func (w *worker) serve(sock *os.File) {
+	requests := make(chan *request)
+	go func() {
+		for {
+			q := new(request)
+			if receive(sock, q) != nil {
+				os.Exit(0) // also while a command runs: it dies with this process
+			}
+			requests <- q
+		}
+	}()
+	for q := range requests {
+		answer := make(chan reply, 1)
+		go w.onThread(func() { answer <- w.run(q) })
+		if send(sock, <-answer) != nil {
+			return
+		}
+	}
+}
+
+// onThread calls f on an operating system thread that ends afterwards, and
+// with it the mount and IPC namespaces that f unshared. It must not be the main
+// thread: that one cannot end, and /proc/self speaks of it.
+func (w *worker) onThread(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return // still locked: the thread ends
+	}
+	done := make(chan struct{})
+	go w.onThread(func() { f(); close(done) })
+	<-done
+	runtime.UnlockOSThread()
+}
+
+func (w *worker) setLastPid(n int) error {
+	_, err := w.lastPid.WriteAt([]byte(strconv.Itoa(n)), 0)
+	return err
+}
+
+// base leaves the host's file system: afterwards / is a tmpfs with store, proc,
+// dev and the mount point new. The commands' roots are put together from these,
+// and copying the mount namespace for each stays cheap.
+func base(store string) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	tree, err := unix.OpenTree(unix.AT_FDCWD, store, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return fmt.Errorf("open_tree %s: %w", store, err)
+	}
+	defer unix.Close(tree)
+	// The store's directory is one that surely exists; it is covered now, and
+	// reached through tree.
+	top := store
+	if err := unix.Mount("sandbox", top, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		return fmt.Errorf("mount tmpfs: %w", err)
+	}
+	for _, d := range []string{"store", "proc", "dev", "dev/shm", "new"} {
+		if err := unix.Mkdir(filepath.Join(top, d), 0o755); err != nil {
+			return fmt.Errorf("mkdir %s: %w", d, err)
+		}
+	}
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, filepath.Join(top, "store"), unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mount store: %w", err)
+	}
+	// Binds made from here inherit these flags.
+	if err := setattr(filepath.Join(top, "store"), unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV); err != nil {
+		return fmt.Errorf("protect store (this needs Linux 5.12 or later): %w", err)
+	}
+	if err := devices(filepath.Join(top, "dev")); err != nil {
+		return err
+	}
+	if err := procfs(filepath.Join(top, "proc")); err != nil {
+		return err
+	}
+	return pivot(top)
+}
+
+// pivot makes dir the root of this thread's mount namespace and drops the old.
+func pivot(dir string) error {
+	if err := unix.Chdir(dir); err != nil {
+		return fmt.Errorf("chdir to new root: %w", err)
+	}
+	// With "." twice the old root is stacked over the new one, and goes away
+	// without a directory to put it in.
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount old root: %w", err)
+	}
+	return unix.Chdir("/")
+}
+
+func setattr(path string, attrs uint64) error {
+	return unix.MountSetattr(unix.AT_FDCWD, path, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: attrs})
+}

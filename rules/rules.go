@@ -1,0 +1,9 @@
+// Package rules embeds the rule library, which BUILD files load as @rules.
+package rules
+
+import "embed"
+
+// FS holds the library's .star files, by package.
+//
+//go:embed archive debian deployment environment go machine package prelude service services
+var FS embed.FS
