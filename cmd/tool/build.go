@@ -241,7 +241,7 @@ func outputsOf(t *analysis.Target, groups string) ([]*analysis.File, error) {
 
 // register makes a store object of an output and shows it in .tool/out.
 func (e *engine) register(ctx context.Context, t *analysis.Target, f *analysis.File, made exec.Realised) (builtOutput, store.Ref, error) {
-	name := exec.ObjectName(f.Artifact)
+	name := store.NameOf(f.Artifact.Path)
 	ref, err := e.store.Add(ctx, store.Object{Name: name, Node: made.Node, Refs: made.Refs, Deriver: t.Label.String()})
 	if err != nil {
 		return builtOutput{}, "", fmt.Errorf("%s: %w", t.Label, err)

@@ -196,10 +196,28 @@ func (e *engine) executor(c *cli.Context) (*exec.Executor, error) {
 	if err != nil {
 		return nil, err
 	}
+	cache, err := openCache(e.store)
+	if err != nil {
+		return nil, err
+	}
+	logs, err := openLogs(e.store)
+	if err != nil {
+		return nil, err
+	}
 	return &exec.Executor{
-		Store: e.store, Runner: e.runner, Cache: exec.NewDiskCache(e.store), Logs: exec.NewLogs(e.store), Builtins: bs,
+		Store: e.store, Runner: e.runner, Cache: cache, Logs: logs, Builtins: bs,
 		Sources: e.sources, Events: e.view, Jobs: e.settings.Jobs, KeepGoing: e.settings.KeepGoing, Keep: c.Bool("sandbox_debug"), Check: c.Bool("check"),
 	}, nil
+}
+
+func openCache(s *store.Store) (*exec.DiskCache, error) {
+	c, err := exec.OpenCache(filepath.Join(s.Dir(), "actions"))
+	return c, withCode(exitEnvironment, err)
+}
+
+func openLogs(s *store.Store) (*exec.Logs, error) {
+	l, err := exec.OpenLogs(filepath.Join(s.Dir(), "log"))
+	return l, withCode(exitEnvironment, err)
 }
 
 // diskFull explains a full disk; other errors stay as they are.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"tool/core/execution/exec"
 	"tool/core/language/workspace"
 	"tool/core/storage/store"
 )
@@ -92,7 +91,11 @@ func runGC(c *cli.Context) error {
 		return err
 	}
 	defer s.Close()
-	plan, err := s.PlanGC(c.Context, store.GCOptions{OlderThan: age, Results: exec.NewDiskCache(s)})
+	cache, err := openCache(s)
+	if err != nil {
+		return err
+	}
+	plan, err := s.PlanGC(c.Context, store.GCOptions{OlderThan: age, Results: cache})
 	if err != nil {
 		return gcError(err)
 	}

@@ -32,10 +32,13 @@ func runLog(c *cli.Context) error {
 	if err := e.openStore(); err != nil {
 		return err
 	}
-	logs := exec.NewLogs(e.store)
+	logs, err := openLogs(e.store)
+	if err != nil {
+		return err
+	}
 	var all []exec.Log
 	for _, l := range labels {
-		ls, err := logs.Of(l.String())
+		ls, err := logs.Logs(l.String())
 		if err != nil {
 			return err
 		}
@@ -54,9 +57,13 @@ func runLog(c *cli.Context) error {
 	}
 	p := newPalette(c.App.Writer)
 	for _, l := range all {
-		fmt.Fprintf(c.App.Writer, "%s\n", p.bold(fmt.Sprintf("%s %s → %s: exit %d, %s", l.Owner, l.Mnemonic, l.Output, l.ExitCode, duration(l.Took))))
-		for _, s := range []string{l.Stdout, l.Stderr} {
-			if s = strings.TrimRight(s, "\n"); s != "" {
+		state := "ok"
+		if l.Error != "" {
+			state = "failed"
+		}
+		fmt.Fprintf(c.App.Writer, "%s\n", p.bold(fmt.Sprintf("%s %s → %s: %s in %s, %s", l.Owner, l.Mnemonic, l.Output, state, duration(l.Took), l.At.Local().Format("2006-01-02 15:04:05"))))
+		for _, b := range [][]byte{l.Stdout, l.Stderr, []byte(l.Error)} {
+			if s := strings.TrimRight(string(b), "\n"); s != "" {
 				fmt.Fprintln(c.App.Writer, s)
 			}
 		}

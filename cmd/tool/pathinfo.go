@@ -9,7 +9,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"tool/core/execution/exec"
 	"tool/core/language/graph"
 	"tool/core/storage/store"
 )
@@ -265,7 +264,7 @@ func (e *engine) buildTargets(c *cli.Context, patterns []string) ([]store.Ref, e
 		}
 		for _, f := range t.Files() {
 			ids = append(ids, f.Artifact.ID)
-			names = append(names, exec.ObjectName(f.Artifact))
+			names = append(names, store.NameOf(f.Artifact.Path))
 			owners = append(owners, t.Label.String())
 		}
 	}

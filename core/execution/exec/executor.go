@@ -76,6 +76,11 @@ var ErrInterrupted = errors.New("the build was interrupted")
 // fails with ErrInterrupted if ctx ended, else with Report.Failures, joined.
 // The Report is there in any case.
 func (e *Executor) Build(ctx context.Context, g *action.Graph, want []int) (*Report, error) {
+	for _, id := range want {
+		if id < 0 || id >= len(g.Artifacts) {
+			return &Report{Wanted: make([]Realised, len(want))}, fmt.Errorf("action graph: there is no artifact %d", id)
+		}
+	}
 	b, err := e.newBuild(ctx, g)
 	if err != nil {
 		return &Report{Wanted: make([]Realised, len(want))}, err

@@ -94,7 +94,7 @@ func (b *build) importSource(id int) error {
 	if err != nil {
 		return fmt.Errorf("source %s: %w", a.Path, err)
 	}
-	if n != b.sources[id].node {
+	if v, ok := b.value(id); ok && n.Digest != v.Node.Digest {
 		return &SourceChangedError{a.Path}
 	}
 	return nil

@@ -35,23 +35,24 @@ type build struct {
 
 	// Only the scheduler writes these. An artifact's value is written once,
 	// before any goroutine that reads it is started.
-	nodes  []node
-	values []Realised
-	known  []bool
-	byKey  map[digest.Digest]int // the first action with a key
-	plans  map[int]*plan         // of actions that wait for an execution slot
-	counts [states]int
-	total  int
-	ready  queue
-	queued queue // to be executed
-	active int   // lookups under way
-	busy   int   // executions under way
-	stop   bool  // start nothing more
+	nodes    []node
+	values   []Realised
+	known    []bool
+	byKey    map[digest.Digest]int // the first action with a key
+	plans    map[int]*plan         // of actions that wait for an execution slot
+	counts   [states]int
+	total    int
+	ready    queue
+	queued   queue // to be executed
+	active   int   // lookups under way
+	busy     int   // executions under way
+	stop     bool  // start nothing more
 	executed int
 
 	sources  []source // by artifact
 	objects  *objects
-	complete sync.Map // tree digest → struct{}: all of it is in the CAS
+	complete sync.Map // tree digest → true: all of it is in the CAS
+	added    sync.Map // store.Ref → true: registered and kept
 	roots    sync.Map // digest → *merkle.Directory
 }
 
@@ -65,15 +66,15 @@ type source struct {
 // outcome is what a goroutine tells of its action. Exactly one of entry, plan,
 // need and err is set.
 type outcome struct {
-	id    int
-	exec  bool // it held an execution slot
-	key   digest.Digest
-	entry *Entry // the result
-	ran   bool   // entry was made just now
-	bytes bool   // the bytes of entry's outputs are there
-	plan  *plan  // not cached: to be executed
-	need  []int  // artifacts whose bytes are gone
-	err   error
+	id             int
+	exec           bool // it held an execution slot
+	key            digest.Digest
+	entry          *Entry // the result
+	ran            bool   // entry was made just now
+	bytes          bool   // the bytes of entry's outputs are there
+	plan           *plan  // not cached: to be executed
+	need           []int  // artifacts whose bytes are gone
+	err            error
 	stdout, stderr []byte
 }
 
@@ -86,9 +87,6 @@ func (b *build) realise(want []int) error {
 	b.ready.b, b.queued.b = b, b
 	b.plans = map[int]*plan{}
 	for _, id := range want {
-		if id < 0 || id >= len(b.g.Artifacts) {
-			return fmt.Errorf("action graph: there is no artifact %d", id)
-		}
 		if p := b.g.Artifacts[id].Producer; p >= 0 {
 			b.needBytes(p)
 		}

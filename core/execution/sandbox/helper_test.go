@@ -8,6 +8,7 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -51,7 +52,7 @@ func runHelper(mode string, args []string) {
 		fail(json.NewEncoder(os.Stdout).Encode(map[string]any{
 			"env": os.Environ(), "uid": os.Getuid(), "gid": os.Getgid(), "host": host, "cwd": wd, "umask": umask,
 			"net": names, "dial": dial != nil, "pid": os.Getpid(), "leader": pgid == os.Getpid(), "status": status,
-			"root": list("/"), "dev": list("/dev"), "stdin": stdin, "worker hidden": os.IsNotExist(worker),
+			"root": slices.DeleteFunc(list("/"), func(n string) bool { return n == "lib" || n == "lib64" }), "dev": list("/dev"), "stdin": stdin, "worker hidden": os.IsNotExist(worker),
 			"core": core, "tmp": list("/tmp"), "store": list("/tool/store"), "args": os.Args[2:],
 		}))
 	case "list":

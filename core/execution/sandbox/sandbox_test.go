@@ -52,23 +52,31 @@ func newBench(t testing.TB, dir string) *bench {
 	}
 	b := &bench{t: t, cas: c, run: sandbox.New(c, 4)}
 	t.Cleanup(func() { b.run.Close(); c.Close(); c.RemoveAll(dir) })
-	self, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer self.Close()
-	d, err := c.Put(context.Background(), digest.Digest{}, self)
-	if err != nil {
-		t.Fatal(err)
+	put := func(file string) merkle.Node {
+		f, err := os.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		d, err := c.Put(context.Background(), digest.Digest{}, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return merkle.Node{Kind: merkle.File, Digest: d, Executable: true}
 	}
 	var tree merkle.Builder
 	for p, n := range map[string]merkle.Node{
-		"usr/bin/helper": {Kind: merkle.File, Digest: d, Executable: true},
+		"usr/bin/helper": put("/proc/self/exe"),
 		"usr/bin/nop":    b.file(string(nopELF), true),
 		"bin":            {Kind: merkle.Symlink, Target: "usr/bin"},
 		"etc/hosts":      b.file("127.0.0.1 localhost\n", false),
 	} {
 		if err := tree.Add(p, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for p, file := range libraries(t) {
+		if err := tree.Add(p, put(file)); err != nil {
 			t.Fatal(err)
 		}
 	}

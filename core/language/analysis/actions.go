@@ -389,7 +389,7 @@ func (c *ruleContext) symlink(thread *starlark.Thread, args starlark.Tuple, kwar
 		return nil, fmt.Errorf("the output %s is a %s, but %s is a %s", out.Artifact.Path, out.Artifact.Kind, target.Artifact.Path, target.Artifact.Kind)
 	}
 	// In a content-addressed store a copy costs as little as a link.
-	return starlark.None, c.newBuiltin(thread, "copy@1", "Symlink", map[string]any{"executable": executable}, []*File{out}, []*File{target})
+	return starlark.None, c.newBuiltin(thread, "copy@1", "Symlink", map[string]any{}, []*File{out}, []*File{target})
 }
 
 func (c *ruleContext) expandTemplate(thread *starlark.Thread, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
@@ -400,7 +400,7 @@ func (c *ruleContext) expandTemplate(thread *starlark.Thread, args starlark.Tupl
 	if err := starlark.UnpackArgs("expand_template", args, kwargs, "output", &out, "template", &template, "substitutions?", &subst, "is_executable?", &executable, "inputs?", &refs, "computed_substitutions?", &computed); err != nil {
 		return nil, err
 	}
-	var pairs [][2]string
+	pairs := map[string]string{}
 	if subst != nil {
 		for _, it := range subst.Items() {
 			k, ok1 := starlark.AsString(it[0])
@@ -408,7 +408,7 @@ func (c *ruleContext) expandTemplate(thread *starlark.Thread, args starlark.Tupl
 			if !ok1 || !ok2 || k == "" {
 				return nil, fmt.Errorf("substitutions must map non-empty strings to strings, got %s: %s", it[0], it[1])
 			}
-			pairs = append(pairs, [2]string{k, v})
+			pairs[k] = v
 		}
 	}
 	ins, err := filesOf("inputs", refs)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -61,15 +60,15 @@ func (s *Store) export(ctx context.Context, node merkle.Node, dst string) error 
 type exporter struct {
 	s       *Store
 	ctx     context.Context
-	entries atomic.Int64
+	entries int64
 }
 
 func (e *exporter) write(dirfd int, name string, n merkle.Node, depth int) error {
 	if err := e.ctx.Err(); err != nil {
 		return err
 	}
-	if e.entries.Add(1) > maxEntries {
-		return fmt.Errorf("tree has more than %d entries", maxEntries)
+	if e.entries++; e.entries > e.s.maxEntries {
+		return fmt.Errorf("tree has more than %d entries", e.s.maxEntries)
 	}
 	switch n.Kind {
 	case merkle.File:

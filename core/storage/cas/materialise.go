@@ -125,8 +125,8 @@ func (l *layout) fillDir(dir *os.File, tree digest.Digest, path string, depth in
 	if err != nil {
 		return err
 	}
-	if l.entries.Add(int64(len(d.Files)+len(d.Directories)+len(d.Symlinks))) > maxEntries {
-		return fmt.Errorf("tree has more than %d entries", maxEntries)
+	if l.entries.Add(int64(len(d.Files)+len(d.Directories)+len(d.Symlinks))) > l.s.maxEntries {
+		return fmt.Errorf("tree has more than %d entries", l.s.maxEntries)
 	}
 	fd := int(dir.Fd())
 	for _, f := range d.Files {

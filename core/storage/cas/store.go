@@ -68,7 +68,8 @@ type Store struct {
 	closeOnce sync.Once
 	closeErr  error
 
-	linkBlob func(from string, dirfd int, name string) error // linkat; a test makes it fail
+	maxEntries int64
+	linkBlob   func(from string, dirfd int, name string) error // linkat; a test makes it fail
 }
 
 // NotFoundError says that the store does not hold a blob.
@@ -94,7 +95,7 @@ func OpenRecovering(dir string, check func(*Store) error) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	s := &Store{dir: abs, boot: bootID()}
+	s := &Store{dir: abs, boot: bootID(), maxEntries: maxEntries}
 	s.linkBlob = func(from string, dirfd int, name string) error {
 		return unix.Linkat(int(s.blobs.Fd()), from, dirfd, name, 0)
 	}

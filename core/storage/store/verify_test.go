@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -163,6 +164,7 @@ func TestKill(t *testing.T) {
 		for i := range 3 {
 			cmd := exec.Command("/proc/self/exe", "-test.run=^TestKill$")
 			cmd.Env = append(os.Environ(), childEnv+"="+dir, "STORE_TEST_COLLECT="+strconv.FormatBool(i == 0))
+			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -205,7 +207,7 @@ func child(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := 0; ; i++ {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); { // or until the parent is gone
 		if os.Getenv("STORE_TEST_COLLECT") != "true" {
 			if err := buildOnce(t, s, strconv.Itoa(rand.IntN(6)), rand.IntN(3)); err != nil {
 				t.Fatal(err)

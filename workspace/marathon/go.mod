@@ -1,0 +1,3 @@
+module marathon-gateway
+
+go 1.26
