@@ -51,7 +51,32 @@ func onUsageError(c *cli.Context, err error, _ bool) error {
 	if c.Command != nil && c.Command.Name != "" && c.Command.Name != name {
 		name += " " + c.Command.Name
 	}
+	if flag, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
+		return usageError("%s: there is no flag %s%s; `%s --help` lists the flags", name, dashed(flag), nearestFlag(c, flag), name)
+	}
 	return usageError("%s: %v; `%s --help` lists the flags", name, err, name)
+}
+
+// dashed writes a flag as one types it.
+func dashed(flag string) string {
+	if len(flag) == 1 {
+		return "-" + flag
+	}
+	return "--" + flag
+}
+
+func nearestFlag(c *cli.Context, flag string) string {
+	if c.Command == nil {
+		return ""
+	}
+	var names []string
+	for _, f := range c.Command.Flags {
+		names = append(names, f.Names()...)
+	}
+	if n := labelNearest(flag, names); n != "" {
+		return "; did you mean " + dashed(n) + "?"
+	}
+	return ""
 }
 
 func suggestCommand(app *cli.App, name string) string {
@@ -103,6 +128,10 @@ func reorder(app *cli.App, args []string) []string {
 		if !strings.HasPrefix(a, "-") || a == "-" || strings.HasPrefix(name, "/") {
 			rest = append(rest, a)
 			continue
+		}
+		// Nix's users write path-info -rSh; urfave/cli keeps -h for help.
+		if cmd.Name == "path-info" && !strings.HasPrefix(a, "--") && len(name) > 1 {
+			a = strings.ReplaceAll(a, "h", "H")
 		}
 		out = append(out, a)
 		// -j4 as make's and Bazel's users write it

@@ -348,4 +348,3 @@ func printBuild(c *cli.Context, r *buildResult) error {
 	_, err := fmt.Fprintf(w, "%d actions: %d executed, %d cached, in %s\n", r.Actions.Total, r.Actions.Executed, r.Actions.Cached, duration(time.Duration(r.Seconds*float64(time.Second))))
 	return err
 }
-

@@ -2,15 +2,23 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"tool/core/language/graph"
+	"tool/core/language/loader"
 	"tool/core/language/workspace"
+	"tool/core/model/event"
+	"tool/core/model/label"
 	"tool/core/storage/store"
+	"tool/rules"
 )
 
 func gcCommand() *cli.Command {
@@ -75,6 +83,7 @@ func parseAge(s string) (time.Duration, error) {
 // gcResult is what gc --json prints.
 type gcResult struct {
 	DryRun  bool               `json:"dry_run"`
+	Roots   []string           `json:"roots"` // of targets and workspaces that are no more
 	Objects []store.DeadObject `json:"objects"`
 	Blobs   int                `json:"blobs"`
 	Results int                `json:"action_results"`
@@ -86,20 +95,24 @@ func runGC(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	s, _, err := openHostStore()
+	s, ws, err := openHostStore()
 	if err != nil {
 		return err
 	}
 	defer s.Close()
+	drop, err := staleRoots(c, s, ws)
+	if err != nil {
+		return err
+	}
 	cache, err := openCache(s)
 	if err != nil {
 		return err
 	}
-	plan, err := s.PlanGC(c.Context, store.GCOptions{OlderThan: age, Results: cache})
+	plan, err := s.PlanGC(c.Context, store.GCOptions{OlderThan: age, Results: cache, Drop: drop})
 	if err != nil {
 		return gcError(err)
 	}
-	r := gcResult{DryRun: c.Bool("dry-run"), Objects: plan.Objects, Blobs: len(plan.Blobs), Results: len(plan.Results), Bytes: plan.Bytes}
+	r := gcResult{DryRun: c.Bool("dry-run"), Roots: drop, Objects: plan.Objects, Blobs: len(plan.Blobs), Results: len(plan.Results), Bytes: plan.Bytes}
 	if r.Objects == nil {
 		r.Objects = []store.DeadObject{}
 	}
@@ -118,9 +131,55 @@ func runGC(c *cli.Context) error {
 	if r.DryRun {
 		verb = "would remove"
 	}
+	for _, name := range r.Roots {
+		fmt.Fprintf(w, "%s the root %s: its target is no more\n", verb, name)
+	}
 	for _, o := range r.Objects {
 		fmt.Fprintf(w, "%s %s  %s\n", verb, o.Ref, bytesize(o.Size))
 	}
 	fmt.Fprintf(w, "%s %d objects, %d blobs, %d action results: %s\n", verb, len(r.Objects), r.Blobs, r.Results, bytesize(r.Bytes))
 	return nil
+}
+
+// staleRoots names the roots of builds whose label the workspace no longer
+// has, and of workspaces whose folder is gone. A BUILD file that cannot be
+// read makes no label stale.
+func staleRoots(c *cli.Context, s *store.Store, ws *workspace.Workspace) ([]string, error) {
+	roots, err := s.Roots()
+	if err != nil {
+		return nil, err
+	}
+	stale := []string{}
+	g := &graph.Graph{}
+	if ws != nil {
+		g.Loader = loader.New(ws, rules.FS, event.Discard)
+	}
+	for _, r := range roots {
+		if r.Kind != "build" || r.Workspace == "" {
+			continue
+		}
+		if ws == nil || r.Workspace != ws.Root {
+			if _, err := os.Stat(r.Workspace); errors.Is(err, fs.ErrNotExist) {
+				stale = append(stale, r.Name)
+			}
+			continue
+		}
+		l, err := label.Parse(r.Label, label.Label{})
+		if err != nil {
+			continue
+		}
+		pkg, err := g.Loader.Package(c.Context, l.Package())
+		var none *loader.NoPackageError
+		if errors.As(err, &none) {
+			stale = append(stale, r.Name)
+			continue
+		}
+		if err != nil {
+			continue
+		}
+		if _, err := g.Loader.Target(pkg, l.Name); err != nil {
+			stale = append(stale, r.Name)
+		}
+	}
+	return stale, nil
 }

@@ -21,7 +21,7 @@ func pathInfoCommand() *cli.Command {
 			&cli.BoolFlag{Name: "recursive", Aliases: []string{"r"}, Usage: "the whole closure"},
 			&cli.BoolFlag{Name: "size", Aliases: []string{"s"}, Usage: "show each object's size"},
 			&cli.BoolFlag{Name: "closure-size", Aliases: []string{"S"}, Usage: "show the size of each object's closure; contents that objects share count once"},
-			&cli.BoolFlag{Name: "human-readable", Aliases: []string{"h"}, Usage: "sizes in KB, MB and so on"},
+			&cli.BoolFlag{Name: "human-readable", Aliases: []string{"H"}, Usage: "sizes in KB, MB and so on (-h too, as in -rSh)"},
 			&cli.BoolFlag{Name: "shared", Usage: "show what the outputs share, and what each has for itself"},
 			jsonFlag(),
 		}, configFlags(), executionFlags()),

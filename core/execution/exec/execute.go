@@ -49,7 +49,7 @@ func (b *build) cached(key digest.Digest, bytes bool) *Entry {
 		return e
 	}
 	for _, out := range e.Outputs {
-		if !b.present(out.Node) {
+		if ok, err := b.present(out.Node); err != nil || !ok {
 			return nil
 		}
 	}
@@ -123,8 +123,8 @@ func (b *build) perform(p *plan, o *outcome) {
 // artifacts whose are not.
 func (b *build) gather(p *plan) (gone []int, err error) {
 	check := func(id int, n merkle.Node) error {
-		if b.present(n) {
-			return nil
+		if ok, err := b.present(n); err != nil || ok {
+			return err
 		}
 		if b.g.Artifacts[id].Producer >= 0 {
 			gone = append(gone, id)
@@ -133,7 +133,9 @@ func (b *build) gather(p *plan) (gone []int, err error) {
 		if err := b.importSource(id); err != nil {
 			return err
 		}
-		if !b.present(n) {
+		if ok, err := b.present(n); err != nil {
+			return err
+		} else if !ok {
 			return fmt.Errorf("the bytes of the source %s are not in the store", b.g.Artifacts[id].Path)
 		}
 		return nil

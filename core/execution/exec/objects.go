@@ -115,7 +115,11 @@ func (b *build) register(want []int) (gone []int, err error) {
 			return nil, fmt.Errorf("references of %s: %w", b.g.Artifacts[id].Path, err)
 		}
 		gone = append(gone, missing...)
-		if !b.present(v.Node) {
+		ok, err = b.present(v.Node)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
 			if b.g.Artifacts[id].Producer < 0 {
 				return nil, fmt.Errorf("the bytes of the source %s are not in the store", b.g.Artifacts[id].Path)
 			}
@@ -133,7 +137,11 @@ func (b *build) addObjects(all []*object) (gone []int, err error) {
 		if ob.artifact < 0 {
 			continue // the store has it
 		}
-		if !b.present(ob.node) {
+		ok, err := b.present(ob.node)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
 			if b.g.Artifacts[ob.artifact].Producer < 0 {
 				if err := b.importSource(ob.artifact); err != nil {
 					return nil, err

@@ -12,18 +12,18 @@ import (
 // present reports whether all bytes of a node are in the CAS, and keeps them
 // from being collected. What is complete once is not looked at again, until
 // something is found to have vanished.
-func (b *build) present(n merkle.Node) bool {
+func (b *build) present(n merkle.Node) (bool, error) {
 	if n.Kind == merkle.Symlink {
-		return true
+		return true, nil
 	}
 	if _, ok := b.complete.Load(n.Digest); ok {
-		return true
+		return true, nil
 	}
 	// First the lease, then the look: otherwise a collection could come between.
 	if err := b.lease.Adopt(n.Digest); err != nil {
-		return false
+		return false, err
 	}
-	return b.look(n)
+	return b.look(n), nil
 }
 
 func (b *build) look(n merkle.Node) bool {

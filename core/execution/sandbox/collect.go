@@ -46,7 +46,7 @@ func (st *staging) output(o exec.Output) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("output %s has no directory", o.Path)
 	}
-	p := filepath.Join(st.dir, "w", strconv.Itoa(i))
+	p := filepath.Join(st.dir, strconv.Itoa(i))
 	var info fs.FileInfo
 	var err error
 	for part := range strings.SplitSeq(path.Join(".", rel), "/") {

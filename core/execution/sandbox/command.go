@@ -54,7 +54,6 @@ func (w *worker) run(q *request) reply {
 		return reply{Err: "set ns_last_pid: " + err.Error()}
 	}
 	pid, err := start1(q, attr)
-	_ = w.setLastPid(1) // so that this process's own threads stay below firstPid
 	outW.Close()
 	errW.Close()
 	r := reply{}
@@ -64,6 +63,7 @@ func (w *worker) run(q *request) reply {
 	} else {
 		r.ExitCode, r.TimedOut = wait(pid, q.Timeout)
 	}
+	_ = w.setLastPid(1) // so that this process's own threads stay below firstPid
 	<-done
 	<-done
 	r.Stdout, r.Stderr, r.Took = out.Bytes(), errs.Bytes(), time.Since(start)

@@ -31,7 +31,7 @@ const (
 // keep moves the staging to where it survives, and returns that directory.
 func (r *Runner) keep(st *staging) (string, error) {
 	for i := range st.areas { // one that was collected is needed as a mount's source
-		if err := os.MkdirAll(filepath.Join(st.dir, "w", strconv.Itoa(i)), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(st.dir, strconv.Itoa(i)), 0o755); err != nil {
 			return "", err
 		}
 	}
@@ -43,17 +43,8 @@ func (r *Runner) keep(st *staging) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	old, err := r.rel(st.dir)
-	if err != nil {
-		return "", err
-	}
-	moved := keepDir + "/" + filepath.Base(dir)
-	for _, binds := range [][]bind{st.req.Binds, st.req.Writable} {
-		for i, b := range binds {
-			if rest, ok := strings.CutPrefix(b.Source, old+"/"); ok {
-				binds[i].Source = moved + "/" + rest
-			}
-		}
+	for i, m := range st.req.Writable {
+		st.req.Writable[i].Source = keepDir + "/" + filepath.Base(dir) + strings.TrimPrefix(m.Source, st.rel)
 	}
 	spec, err := json.MarshalIndent(kept{r.cas.Dir(), st.req}, "", "  ")
 	if err != nil {

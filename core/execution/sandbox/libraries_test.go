@@ -7,10 +7,11 @@ import (
 	"testing"
 )
 
-// libraries returns what this binary needs beside itself where it was linked
-// dynamically, as it is for the race detector: path in a root tree → file here.
-func libraries(t testing.TB) map[string]string {
-	f, err := elf.Open("/proc/self/exe")
+// libraries returns what a binary needs beside itself if it is linked
+// dynamically, as this one is for the race detector: path in a root tree → file
+// here.
+func libraries(t testing.TB, binary string) map[string]string {
+	f, err := elf.Open(binary)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,21 +95,24 @@ func enterRoot(q *request) error {
 		return fmt.Errorf("unshare: %w", err)
 	}
 	const at = "/new"
-	if err := unix.Mount("sandbox", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=4m"); err != nil {
+	if err := unix.Mount("sandbox", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=256m"); err != nil {
 		return fmt.Errorf("mount tmpfs: %w", err)
 	}
-	for _, d := range []string{"/proc", "/dev", "/tmp", "/tool", "/tool/store", buildDir} {
-		if err := unix.Mkdir(at+d, 0o755); err != nil {
-			return fmt.Errorf("mkdir %s: %w", d, err)
+	r := root{at: at, dirs: map[string]bool{"/": true}}
+	for _, d := range []string{"/proc", "/dev", "/tmp", "/tool/store", buildDir} {
+		if err := r.mkdir(d); err != nil {
+			return err
 		}
 	}
-	for _, e := range q.Root {
-		if err := e.make(at); err != nil {
-			return fmt.Errorf("root file system: %s: %w", e.Name, err)
+	for _, list := range [][]mount{q.Root, q.Inputs} {
+		for _, m := range list {
+			if err := r.place(m); err != nil {
+				return err
+			}
 		}
 	}
-	for _, b := range q.Binds {
-		if err := b.mount(at); err != nil {
+	for _, m := range q.Writable {
+		if err := r.mkdir(m.Target); err != nil {
 			return err
 		}
 	}
@@ -117,8 +120,8 @@ func enterRoot(q *request) error {
 	if err := setattr(at, attrs); err != nil {
 		return fmt.Errorf("make root read-only: %w", err)
 	}
-	for _, b := range q.Writable {
-		if err := b.mount(at); err != nil {
+	for _, m := range q.Writable {
+		if err := r.bind(m); err != nil {
 			return err
 		}
 	}
@@ -146,33 +149,57 @@ func enterRoot(q *request) error {
 	return nil
 }
 
-func (e entry) make(at string) error {
-	p := path.Join(at, e.Name)
-	switch {
-	case e.Target != "":
-		return unix.Symlink(e.Target, p)
-	case e.File:
-		if err := touch(p); err != nil {
-			return err
-		}
-	default:
-		if err := unix.Mkdir(p, 0o755); err != nil {
-			return err
-		}
-	}
-	return bind{e.Source, "/" + e.Name}.mount(at)
+// root is the sandbox's root while it is put together.
+type root struct {
+	at   string
+	dirs map[string]bool // those that were made
 }
 
-func (b bind) mount(at string) error {
-	src := path.Join("/store", b.Source)
-	if err := unix.Mount(src, at+b.Target, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("bind %s at %s: %w", b.Source, b.Target, err)
+// mkdir makes a directory and its parents.
+func (r *root) mkdir(p string) error {
+	if r.dirs[p] {
+		return nil
+	}
+	if err := r.mkdir(path.Dir(p)); err != nil {
+		return err
+	}
+	if err := unix.Mkdir(r.at+p, 0o755); err != nil {
+		return fmt.Errorf("make directory %s: %w", p, err)
+	}
+	r.dirs[p] = true
+	return nil
+}
+
+// place makes the mount point, with its parents, and binds.
+func (r *root) place(m mount) error {
+	if err := r.mkdir(path.Dir(m.Target)); err != nil {
+		return err
+	}
+	if m.Link != "" {
+		if err := unix.Symlink(m.Link, r.at+m.Target); err != nil {
+			return fmt.Errorf("make symbolic link %s: %w", m.Target, err)
+		}
+		return nil
+	}
+	if m.File {
+		if err := touch(r.at + m.Target); err != nil {
+			return err
+		}
+	} else if err := unix.Mkdir(r.at+m.Target, 0o755); err != nil {
+		return fmt.Errorf("make directory %s: %w", m.Target, err)
+	}
+	return r.bind(m)
+}
+
+func (r *root) bind(m mount) error {
+	if err := unix.Mount(path.Join("/store", m.Source), r.at+m.Target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind %s at %s: %w", m.Source, m.Target, err)
 	}
 	return nil
 }
 
-// ownNames are the entries of / that the sandbox makes itself; what a root tree
-// holds under these names is not seen.
+// ownName reports whether the sandbox makes this entry of / itself; what a root
+// tree holds under such a name is not seen.
 func ownName(name string) bool {
 	switch name {
 	case "proc", "dev", "tmp", "tool", "build":

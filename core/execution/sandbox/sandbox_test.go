@@ -1,7 +1,6 @@
 package sandbox_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,6 +24,13 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "helper" {
 		runHelper(os.Args[2], os.Args[3:])
 	}
+	if len(os.Args) > 2 && os.Args[1] == "enter" {
+		if err := sandbox.Enter(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if len(os.Args) > 2 && os.Args[1] == "doomed-parent" {
 		doomedParent(os.Args[2])
 	}
@@ -37,6 +43,7 @@ type bench struct {
 	cas  *cas.Store
 	run  *sandbox.Runner
 	root digest.Digest
+	put  func(file string) merkle.Node // copies a file of this machine
 }
 
 func newBench(t testing.TB, dir string) *bench {
@@ -52,7 +59,7 @@ func newBench(t testing.TB, dir string) *bench {
 	}
 	b := &bench{t: t, cas: c, run: sandbox.New(c, 4)}
 	t.Cleanup(func() { b.run.Close(); c.Close(); c.RemoveAll(dir) })
-	put := func(file string) merkle.Node {
+	b.put = func(file string) merkle.Node {
 		f, err := os.Open(file)
 		if err != nil {
 			t.Fatal(err)
@@ -66,7 +73,7 @@ func newBench(t testing.TB, dir string) *bench {
 	}
 	var tree merkle.Builder
 	for p, n := range map[string]merkle.Node{
-		"usr/bin/helper": put("/proc/self/exe"),
+		"usr/bin/helper": b.put("/proc/self/exe"),
 		"usr/bin/nop":    b.file(string(nopELF), true),
 		"bin":            {Kind: merkle.Symlink, Target: "usr/bin"},
 		"etc/hosts":      b.file("127.0.0.1 localhost\n", false),
@@ -75,8 +82,8 @@ func newBench(t testing.TB, dir string) *bench {
 			t.Fatal(err)
 		}
 	}
-	for p, file := range libraries(t) {
-		if err := tree.Add(p, put(file)); err != nil {
+	for p, file := range libraries(t, "/proc/self/exe") {
+		if err := tree.Add(p, b.put(file)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -154,7 +161,7 @@ func TestFacts(t *testing.T) {
 		`"leader":true,"net":["lo/up|loopback|running"],"pid":1000,"root":["bin","build","dev","etc","proc","tmp","tool","usr"],` +
 		`"status":["CapPrm=0000000000000000","CapEff=0000000000000000","CapAmb=0000000000000000","NoNewPrivs=1"],"stdin":"/dev/null",` +
 		`"store":["abc-file","abc-tree"],"tmp":[],"uid":1000,"umask":18,"worker hidden":true}` + "\n"
-	for range 5 {
+	for range 30 {
 		res := b.do(s)
 		if got := string(res.Stdout); got != want || res.ExitCode != 0 {
 			t.Fatalf("got  %swant %s%s", got, want, res.Stderr)
@@ -287,57 +294,6 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-func TestStrayProcessesDie(t *testing.T) {
-	b := newBench(t, t.TempDir())
-	for mode, want := range map[string]string{"daemon": "daemon ", "bomb": "lit\n", "killall": ""} {
-		res := b.do(b.spawn(mode))
-		if res.ExitCode != 0 || !strings.Contains(string(res.Stdout), want) {
-			t.Errorf("%s: exit %d, %s%s", mode, res.ExitCode, res.Stdout, res.Stderr)
-		}
-		if n := helpers(t); n != 0 {
-			t.Errorf("%d processes are left after %s", n, mode)
-		}
-	}
-}
-
-func TestTimeout(t *testing.T) {
-	b := newBench(t, t.TempDir())
-	s := b.spawn("sleep")
-	s.Timeout = 500 * time.Millisecond
-	res := b.do(s)
-	if !res.TimedOut || res.ExitCode != 137 {
-		t.Errorf("got %+v", res)
-	}
-	s.Argv[2] = "exit"
-	s.Argv = append(s.Argv, "0")
-	s.Timeout = time.Hour
-	if res := b.do(s); res.TimedOut || res.ExitCode != 0 {
-		t.Errorf("got %+v", res)
-	}
-}
-
-func TestCancel(t *testing.T) {
-	b := newBench(t, t.TempDir())
-	ctx, cancel := context.WithCancel(context.Background())
-	time.AfterFunc(100*time.Millisecond, cancel)
-	if _, err := b.run.Run(ctx, b.spawn("sleep")); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
-	if n := helpers(t); n != 0 {
-		t.Errorf("%d processes are left", n)
-	}
-	b.do(b.spawn("exit", "0"))
-}
-
-func TestLogIsBounded(t *testing.T) {
-	b := newBench(t, t.TempDir())
-	res := b.do(b.spawn("spew"))
-	if len(res.Stdout) > exec.MaxLog || len(res.Stdout) < exec.MaxLog/2 || !bytes.HasSuffix(res.Stdout, []byte("the end\n")) ||
-		!bytes.Contains(res.Stdout, []byte("bytes left out ...")) {
-		t.Errorf("kept %d bytes", len(res.Stdout))
-	}
-}
-
 func TestKeep(t *testing.T) {
 	b := newBench(t, t.TempDir())
 	s := b.spawn("exit", "1")
@@ -348,7 +304,7 @@ func TestKeep(t *testing.T) {
 	if !ok {
 		t.Fatalf("kept %q", res.Kept)
 	}
-	for _, p := range []string{"spec.json", "build", "w/0"} {
+	for _, p := range []string{"spec.json", "0", "tmp"} {
 		if _, err := os.Stat(filepath.Join(dir, p)); err != nil {
 			t.Error(err)
 		}
@@ -398,44 +354,4 @@ func TestParallel(t *testing.T) {
 		})
 	}
 	wg.Wait()
-}
-
-func TestRefusesBadSpawns(t *testing.T) {
-	b := newBench(t, t.TempDir())
-	f := b.file("x", false)
-	for name, change := range map[string]func(*exec.Spawn){
-		"no command":        func(s *exec.Spawn) { s.Argv = nil },
-		"input escapes":     func(s *exec.Spawn) { s.Inputs = []exec.Input{{Path: "../x", Node: f}} },
-		"absolute input":    func(s *exec.Spawn) { s.Inputs = []exec.Input{{Path: "/x", Node: f}} },
-		"output escapes":    func(s *exec.Spawn) { s.Outputs = []exec.Output{{Path: "out/../../x"}} },
-		"output at the top": func(s *exec.Spawn) { s.Outputs = []exec.Output{{Path: "x"}} },
-		"input twice":       func(s *exec.Spawn) { s.Inputs = []exec.Input{{Path: "x", Node: f}, {Path: "x", Node: f}} },
-		"object escapes":    func(s *exec.Spawn) { s.Objects = []exec.Object{{Ref: "..", Node: f}} },
-		"unknown input": func(s *exec.Spawn) {
-			s.Inputs = []exec.Input{{Path: "x", Node: merkle.Node{Kind: merkle.File, Digest: digest.Of([]byte("?"))}}}
-		},
-		"input is an out tree": func(s *exec.Spawn) {
-			s.Inputs = []exec.Input{{Path: "out/x", Node: f}}
-			s.Outputs = []exec.Output{{Path: "out/x", Tree: true}}
-		},
-	} {
-		s := b.spawn("exit", "0")
-		change(s)
-		if res, err := b.run.Run(context.Background(), s); err == nil {
-			t.Errorf("%s: %+v", name, res)
-		}
-	}
-}
-
-func BenchmarkSpawn(b *testing.B) {
-	dir := b.TempDir()
-	be := newBench(b, dir)
-	s := be.spawn()
-	s.Argv = []string{"/bin/nop"}
-	s.Inputs = []exec.Input{{Path: "a/b.c", Node: be.file("x", false)}, {Path: "t", Node: be.tree(map[string]string{"x": "y"})}}
-	s.Outputs = []exec.Output{{Path: "out/x"}}
-	be.do(s)
-	for b.Loop() {
-		be.do(s)
-	}
 }

@@ -16,18 +16,17 @@ import (
 	"tool/core/model/merkle"
 )
 
-// staging is a directory in the CAS's temporary space from which a sandbox is
-// put together:
+// staging is what of a sandbox is on disk: a directory in the CAS's temporary
+// space with the writable places. Everything else is bound from the CAS itself
+// by the worker.
 //
-//	build/    the exec root: hard links to input files, mount points for trees
-//	build/.inputs/  inputs that lie below a writable directory
-//	w/<n>/    the writable directories, which hold the outputs
-//	objects/  what is at /tool/store
-//	tmp/      /tmp
+//	<n>/  the writable directories, which hold the outputs
+//	tmp/  /tmp
 type staging struct {
 	dir   string
+	rel   string // dir, as the workers know it
 	req   request
-	areas []string // exec paths of the writable directories; w/<n> is areas[n]
+	areas []string // exec paths of the writable directories; <n> is areas[n]
 	made  map[string]bool
 }
 
@@ -43,23 +42,23 @@ func (r *Runner) stage(ctx context.Context, s *exec.Spawn) (_ *staging, err erro
 	if err != nil {
 		return nil, err
 	}
-	st := &staging{dir: dir, made: map[string]bool{}}
 	defer func() {
 		if err != nil {
 			_ = r.cas.RemoveAll(dir)
 		}
 	}()
-	st.req = request{Argv: s.Argv, Env: s.Env, Timeout: s.Timeout, Tmpfs: s.Tmpfs}
-	if err := st.mkdir("build"); err != nil {
+	st := &staging{dir: dir, made: map[string]bool{}}
+	if st.rel, err = r.rel(dir); err != nil {
 		return nil, err
+	}
+	st.req = request{Argv: s.Argv, Env: s.Env, Timeout: s.Timeout, Tmpfs: s.Tmpfs}
+	if len(s.Inputs) > maxInputs {
+		return nil, fmt.Errorf("%d inputs are more than %d; use directories", len(s.Inputs), maxInputs)
 	}
 	if err := st.rootEntries(ctx, r, s.Root); err != nil {
 		return nil, err
 	}
-	if err := st.bindDir(r, "build", buildDir, false); err != nil {
-		return nil, err
-	}
-	if err := st.outputs(r, s); err != nil {
+	if err := st.outputs(s); err != nil {
 		return nil, err
 	}
 	for _, in := range s.Inputs {
@@ -67,22 +66,27 @@ func (r *Runner) stage(ctx context.Context, s *exec.Spawn) (_ *staging, err erro
 			return nil, fmt.Errorf("input %s: %w", in.Path, err)
 		}
 	}
-	if err := st.objects(ctx, r, s.Objects); err != nil {
+	for _, o := range s.Objects {
+		if err := merkle.CheckName(o.Ref); err != nil {
+			return nil, fmt.Errorf("object: %w", err)
+		}
+		if err := st.place(ctx, r, o.Node, "/tool/store/"+o.Ref); err != nil {
+			return nil, fmt.Errorf("object %s: %w", o.Ref, err)
+		}
+	}
+	if s.Tmpfs {
+		return st, nil
+	}
+	if err := st.mkdir("tmp"); err != nil {
 		return nil, err
 	}
-	if !s.Tmpfs {
-		if err := st.mkdir("tmp"); err != nil {
-			return nil, err
-		}
-		if err := os.Chmod(filepath.Join(dir, "tmp"), 0o777|os.ModeSticky); err != nil {
-			return nil, err
-		}
-		if err := st.bindDir(r, "tmp", "/tmp", true); err != nil {
-			return nil, err
-		}
-	}
-	return st, nil
+	st.writable("tmp", "/tmp")
+	return st, os.Chmod(filepath.Join(dir, "tmp"), 0o777|os.ModeSticky)
 }
+
+// maxInputs bounds the inputs of one command: each is a mount, and the kernel
+// has a limit for them (fs.mount-max, 100,000).
+const maxInputs = 80_000
 
 // rootEntries lists what of the root tree is seen at /.
 func (st *staging) rootEntries(ctx context.Context, r *Runner, root digest.Digest) error {
@@ -102,14 +106,9 @@ func (st *staging) rootEntries(ctx context.Context, r *Runner, root digest.Diges
 		return fmt.Errorf("root file system: %w", err)
 	}
 	return d.Entries(func(name string, n merkle.Node) error {
-		if ownName(name) {
-			return nil
+		if !ownName(name) {
+			st.req.Root = append(st.req.Root, mount{Target: "/" + name, Source: rel + "/" + name, File: n.Kind == merkle.File, Link: n.Target})
 		}
-		e := entry{Name: name, Source: rel + "/" + name, File: n.Kind == merkle.File}
-		if n.Kind == merkle.Symlink {
-			e = entry{Name: name, Target: n.Target}
-		}
-		st.req.Root = append(st.req.Root, e)
 		return nil
 	})
 }
@@ -117,7 +116,7 @@ func (st *staging) rootEntries(ctx context.Context, r *Runner, root digest.Diges
 // outputs makes the writable directories: one for each directory output, and
 // the parent directory of each file output. Those inside another are just made
 // there.
-func (st *staging) outputs(r *Runner, s *exec.Spawn) error {
+func (st *staging) outputs(s *exec.Spawn) error {
 	var areas []string
 	for _, o := range s.Outputs {
 		if err := checkPath(o.Path); err != nil {
@@ -141,16 +140,11 @@ func (st *staging) outputs(r *Runner, s *exec.Spawn) error {
 	}
 	sort.Strings(st.areas)
 	for i, a := range st.areas {
-		w := "w/" + strconv.Itoa(i)
-		if err := st.mkdir(w); err != nil {
+		n := strconv.Itoa(i)
+		if err := st.mkdir(n); err != nil {
 			return err
 		}
-		if err := st.mkdir("build/" + a); err != nil {
-			return err
-		}
-		if err := st.bindDir(r, w, buildDir+"/"+a, true); err != nil {
-			return err
-		}
+		st.writable(n, buildDir+"/"+a)
 	}
 	for _, o := range s.Outputs {
 		d := o.Path
@@ -158,7 +152,7 @@ func (st *staging) outputs(r *Runner, s *exec.Spawn) error {
 			d = path.Dir(d)
 		}
 		i, rel, _ := st.area(d)
-		if err := st.mkdir(path.Join("w", strconv.Itoa(i), rel)); err != nil {
+		if err := st.mkdir(path.Join(strconv.Itoa(i), rel)); err != nil {
 			return err
 		}
 	}
@@ -188,7 +182,7 @@ func (st *staging) input(ctx context.Context, r *Runner, in exec.Input) error {
 			return fmt.Errorf("it is an output directory too")
 		}
 		at = inputsDir + "/" + in.Path
-		link := path.Join("w", strconv.Itoa(i), rel)
+		link := path.Join(strconv.Itoa(i), rel)
 		if err := st.mkdir(path.Dir(link)); err != nil {
 			return err
 		}
@@ -196,71 +190,50 @@ func (st *staging) input(ctx context.Context, r *Runner, in exec.Input) error {
 			return err
 		}
 	}
-	return st.place(ctx, r, in.Node, "build/"+at, buildDir+"/"+at)
+	return st.place(ctx, r, in.Node, buildDir+"/"+at)
 }
 
-// place puts a node at the staging path rel, which is seen at target: a file as
-// a hard link, a tree as a mount point and a bind.
-func (st *staging) place(ctx context.Context, r *Runner, n merkle.Node, rel, target string) error {
+// place lets a node be seen at target.
+func (st *staging) place(ctx context.Context, r *Runner, n merkle.Node, target string) error {
+	m := mount{Target: target}
+	var err error
 	switch n.Kind {
 	case merkle.File:
-		if err := st.mkdir(path.Dir(rel)); err != nil {
-			return err
-		}
-		return r.cas.Link(n.Digest, n.Executable, filepath.Join(st.dir, rel))
+		m.File = true
+		m.Source, err = st.blob(r, n)
 	case merkle.Symlink:
-		if err := st.mkdir(path.Dir(rel)); err != nil {
-			return err
-		}
-		return os.Symlink(n.Target, filepath.Join(st.dir, rel))
+		m.Link = n.Target
 	case merkle.Dir:
-		host, err := r.cas.Materialise(ctx, n.Digest)
-		if err != nil {
-			return err
+		var host string
+		if host, err = r.cas.Materialise(ctx, n.Digest); err == nil {
+			m.Source, err = r.rel(host)
 		}
-		src, err := r.rel(host)
-		if err != nil {
-			return err
-		}
-		st.req.Binds = append(st.req.Binds, bind{src, target})
-		return st.mkdir(rel)
+	default:
+		err = fmt.Errorf("it has no content")
 	}
-	return fmt.Errorf("it has no content")
+	st.req.Inputs = append(st.req.Inputs, m)
+	return err
 }
 
-func (st *staging) objects(ctx context.Context, r *Runner, objects []exec.Object) error {
-	if len(objects) == 0 {
-		return nil
-	}
-	if err := st.mkdir("objects"); err != nil {
-		return err
-	}
-	if err := st.bindDir(r, "objects", "/tool/store", false); err != nil {
-		return err
-	}
-	for _, o := range objects {
-		if err := merkle.CheckName(o.Ref); err != nil {
-			return fmt.Errorf("object: %w", err)
+// blob returns where a file is in the CAS. One that is there with the other
+// executable bit only is linked once, which makes the right one.
+func (st *staging) blob(r *Runner, n merkle.Node) (string, error) {
+	host := r.cas.Path(n.Digest, n.Executable)
+	if info, err := os.Lstat(host); err != nil || info.Size() != n.Digest.Size {
+		link := filepath.Join(st.dir, "link")
+		if err := r.cas.Link(n.Digest, n.Executable, link); err != nil {
+			return "", err
 		}
-		if err := st.place(ctx, r, o.Node, "objects/"+o.Ref, "/tool/store/"+o.Ref); err != nil {
-			return fmt.Errorf("object %s: %w", o.Ref, err)
+		if err := os.Remove(link); err != nil {
+			return "", err
 		}
 	}
-	return nil
+	return r.rel(host)
 }
 
-// bindDir shows a directory of the staging at target.
-func (st *staging) bindDir(r *Runner, rel, target string, writable bool) error {
-	src, err := r.rel(filepath.Join(st.dir, rel))
-	if err != nil {
-		return err
-	}
-	if writable {
-		st.req.Writable = append(st.req.Writable, bind{src, target})
-	} else {
-		st.req.Binds = append(st.req.Binds, bind{src, target})
-	}
-	return nil
+// writable shows a directory of the staging at target.
+func (st *staging) writable(name, target string) {
+	st.req.Writable = append(st.req.Writable, mount{Target: target, Source: st.rel + "/" + name})
 }
 
 // rel returns a path of the CAS as the workers know it.

@@ -19,9 +19,9 @@ type setup struct {
 // directory, all Targets are below the sandbox's root: a worker knows no other
 // part of the host.
 type request struct {
-	Root     []entry // what is seen at /
-	Binds    []bind  // read-only, in order
-	Writable []bind  // outputs and /tmp
+	Root     []mount // what is seen at /
+	Inputs   []mount // read-only; each is made in a directory that is not one of them
+	Writable []mount // outputs and /tmp
 	Tmpfs    bool    // /tmp in memory instead of on disk
 	Argv     []string
 	Env      []string
@@ -29,16 +29,13 @@ type request struct {
 	Shell    bool // interactive: on the worker's own standard streams
 }
 
-// entry is a name in the sandbox's root directory.
-type entry struct {
-	Name   string
-	Source string // bound from here, or
-	Target string // a symbolic link to there, or an empty directory
+// mount is something of the CAS that is seen at Target.
+type mount struct {
+	Target string // absolute, in the sandbox
+	Source string // bound from here
 	File   bool   // Source is a file
+	Link   string // instead of Source: a symbolic link to there
 }
-
-// bind is a directory of the CAS seen at Target.
-type bind struct{ Source, Target string }
 
 // reply is what a worker answers. Err means that the sandbox could not be
 // made; then the rest is empty.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -155,13 +156,32 @@ func (w *worker) serve(sock *os.File) {
 			requests <- q
 		}
 	}()
+	w.warm()
 	for q := range requests {
 		answer := make(chan reply, 1)
 		go w.onThread(func() { answer <- w.run(q) })
 		if send(sock, <-answer) != nil {
 			return
 		}
+		w.warm()
 	}
+}
+
+// warm makes sure that some threads are idle. One started while a command runs
+// would take a process id that the command's children get otherwise.
+func (w *worker) warm() {
+	const n = 3
+	var up, down sync.WaitGroup
+	up.Add(n)
+	for range n {
+		down.Go(func() {
+			runtime.LockOSThread() // so that each of them needs a thread
+			defer runtime.UnlockOSThread()
+			up.Done()
+			up.Wait()
+		})
+	}
+	down.Wait()
 }
 
 // onThread calls f on an operating system thread that ends afterwards, and

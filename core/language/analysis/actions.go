@@ -103,12 +103,7 @@ func (c *ruleContext) newAction(thread *starlark.Thread, act *action.Action, out
 	}
 	act.ID = len(g.Actions)
 	act.Owner = c.loaded.Label.String()
-	for i := 0; i < thread.CallStackDepth(); i++ {
-		if p := thread.CallFrame(i).Pos; p.Line > 0 {
-			act.Position = fmt.Sprintf("%s:%d:%d", p.Filename(), p.Line, p.Col)
-			break
-		}
-	}
+	act.Position = c.position(thread)
 	for _, o := range outs {
 		if o.owner != c.loaded.Label || !strings.HasPrefix(o.Artifact.Path, action.OutPrefix) {
 			return fmt.Errorf("%s is not an output of %s: declare it with ctx.actions.declare_file", o.Artifact.Path, c.loaded.Label)
@@ -140,6 +135,19 @@ func (c *ruleContext) newAction(thread *starlark.Thread, act *action.Action, out
 	g.Actions = append(g.Actions, act)
 	c.actions = append(c.actions, act.ID)
 	return nil
+}
+
+// position is where errors of an action point: the call that made it, in the
+// user's own rule; for a rule of the library, whose lines mean nothing to who
+// only uses it, the target in the BUILD file.
+func (c *ruleContext) position(thread *starlark.Thread) string {
+	for i := range thread.CallStackDepth() {
+		p := thread.CallFrame(i).Pos
+		if p.Line > 0 && !strings.HasPrefix(p.Filename(), "@") {
+			return fmt.Sprintf("%s:%d:%d", p.Filename(), p.Line, p.Col)
+		}
+	}
+	return c.loaded.Pos
 }
 
 // command holds the parameters that run and run_shell share.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"tool/core/language/loader"
+	"tool/core/language/workspace"
 	"tool/core/model/label"
 )
 
@@ -97,16 +98,46 @@ func (g *Graph) expandOne(ctx context.Context, p label.Pattern, opt ExpandOption
 			}
 		}
 		if p.Files {
-			files, err := g.Loader.Glob(pkg, []string{"**"}, nil, false)
+			files, err := g.sourceFiles(ctx, pkg)
 			if err != nil {
 				return nil, err
 			}
-			for _, f := range files {
-				out = append(out, label.Label{Repo: pl.Repo, Pkg: pl.Pkg, Name: f})
-			}
+			out = append(out, files...)
 		}
 	}
 	return sortLabels(out), nil
+}
+
+// sourceFiles lists the source files that are targets of a package: its BUILD
+// file, what its rules name and what it exports. Whatever else lies in the
+// folder is none of the build's business.
+func (g *Graph) sourceFiles(ctx context.Context, pkg *loader.Package) ([]label.Label, error) {
+	names := map[string]bool{workspace.BuildFile: true}
+	for _, n := range pkg.Exports() {
+		names[n] = true
+	}
+	for _, t := range pkg.Targets {
+		for _, e := range Edges(t) {
+			if e.Label.Package() == pkg.Label {
+				names[e.Label.Name] = true
+			}
+		}
+	}
+	var out []label.Label
+	for n := range names {
+		if pkg.Targets[n] != nil {
+			continue
+		}
+		t, err := g.Loader.Target(pkg, n)
+		if err != nil { // named, but not there: for whoever builds what names it
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			continue
+		}
+		out = append(out, t.Label)
+	}
+	return out, nil
 }
 
 func wanted(t *loader.Target, p label.Pattern, opt ExpandOptions) bool {

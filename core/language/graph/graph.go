@@ -89,25 +89,32 @@ func conditions(v starlark.Value) []label.Label {
 	return out
 }
 
-// CheckVisible returns an error if from may not depend on to.
-func (g *Graph) CheckVisible(ctx context.Context, from *loader.Target, to *loader.Target) error {
+// Visible reports whether from may depend on to. Its errors are those of
+// package groups that cannot be read.
+func (g *Graph) Visible(ctx context.Context, from *loader.Target, to *loader.Target) (bool, error) {
 	if from.Label.Package() == to.Label.Package() {
-		return nil
+		return true, nil
 	}
 	for _, v := range to.Visibility {
 		if v.Allows(from.Label.Package()) {
-			return nil
+			return true, nil
 		}
 		if v.Group.IsZero() {
 			continue
 		}
 		ok, err := g.groupContains(ctx, v.Group, from.Label.Package(), map[label.Label]bool{})
-		if err != nil {
-			return err
+		if err != nil || ok {
+			return ok, err
 		}
-		if ok {
-			return nil
-		}
+	}
+	return false, nil
+}
+
+// CheckVisible returns an error if from may not depend on to.
+func (g *Graph) CheckVisible(ctx context.Context, from *loader.Target, to *loader.Target) error {
+	ok, err := g.Visible(ctx, from, to)
+	if err != nil || ok {
+		return err
 	}
 	how := fmt.Sprintf("give it visibility = [\"%s:__pkg__\"]", from.Label.PackageString())
 	if to.Kind == loader.SourceFile {

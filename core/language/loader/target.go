@@ -94,6 +94,16 @@ type Package struct {
 	called            bool // package() was
 }
 
+// Exports returns the names of the files that exports_files names, sorted.
+func (p *Package) Exports() []string {
+	names := make([]string, 0, len(p.exports))
+	for n := range p.exports {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	return names
+}
+
 // Names returns the names of all targets that the BUILD file declares, sorted.
 func (p *Package) Names() []string {
 	names := make([]string, 0, len(p.Targets))

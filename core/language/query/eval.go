@@ -169,13 +169,19 @@ func (e *Evaluator) preload(ctx context.Context, root node) error {
 				}
 			}
 		case *let:
-			return errors.Join(visit(n.value), visit(n.body))
-		case *chain:
-			err := visit(n.first)
-			for _, o := range n.rest {
-				err = errors.Join(err, visit(o.node))
+			if err := visit(n.value); err != nil {
+				return err
 			}
-			return err
+			return visit(n.body)
+		case *chain:
+			if err := visit(n.first); err != nil {
+				return err
+			}
+			for _, o := range n.rest {
+				if err := visit(o.node); err != nil {
+					return err
+				}
+			}
 		case *call:
 			for _, a := range n.args {
 				if a.node != nil {

@@ -131,17 +131,20 @@ func (w *world) failed(ctx context.Context, err error) error {
 	return nil
 }
 
-// labelledEdges lists what t depends on under the evaluator's settings.
-func (w *world) labelledEdges(ctx context.Context, t *loader.Target) ([]graph.Edge, error) {
+// plainEdges lists what t depends on, over all branches of selects.
+func (w *world) plainEdges(t *loader.Target) []graph.Edge {
 	es := graph.Edges(t)
-	if w.configured && t.Kind == loader.RuleTarget {
-		var err error
-		if es, err = w.chosenEdges(ctx, t, es); err != nil {
-			return nil, err
-		}
-	}
 	if w.noImplicit {
 		es = slices.DeleteFunc(es, func(e graph.Edge) bool { return e.Implicit })
+	}
+	return es
+}
+
+// labelledEdges lists what t depends on under the evaluator's settings.
+func (w *world) labelledEdges(ctx context.Context, t *loader.Target) ([]graph.Edge, error) {
+	es := w.plainEdges(t)
+	if w.configured && t.Kind == loader.RuleTarget {
+		return w.chosenEdges(ctx, t, es)
 	}
 	return es, nil
 }

@@ -26,6 +26,9 @@ type GCOptions struct {
 	// without either no action result is collected, and a root that names
 	// some is an error.
 	Results ResultIndex
+	// Drop names roots that the collection removes first, for example those
+	// of targets that no longer exist.
+	Drop []string
 }
 
 // DeadObject is an object that a collection would remove.
@@ -43,6 +46,7 @@ type DeadBlob struct {
 // Plan is what a collection would remove: plain data, to be shown, saved, or
 // executed.
 type Plan struct {
+	Roots   []string        `json:"roots,omitempty"` // to be removed first
 	Objects []DeadObject    `json:"objects,omitempty"`
 	Blobs   []DeadBlob      `json:"blobs,omitempty"`
 	Trees   []digest.Digest `json:"trees,omitempty"`   // materialised ones; size -1: not known
@@ -74,7 +78,7 @@ func (e *BusyError) Error() string {
 
 // PlanGC finds what nothing keeps. It changes nothing.
 func (s *Store) PlanGC(ctx context.Context, opt GCOptions) (*Plan, error) {
-	p := &Plan{store: s, results: opt.Results}
+	p := &Plan{store: s, results: opt.Results, Roots: opt.Drop}
 	if p.results == nil {
 		p.results = s.Results
 	}
@@ -93,6 +97,7 @@ func (p *Plan) Attach(s *Store, results ResultIndex) { p.store, p.results = s, r
 func (p *Plan) fill(ctx context.Context) error {
 	s := p.store
 	m := s.newMarking(ctx, p.results, p.Cutoff)
+	m.without = p.Roots
 	if err := m.all(false); err != nil {
 		return err
 	}
@@ -196,6 +201,11 @@ func (c *collection) run() error {
 	// A power loss may undo removals in any order: have the store checked then.
 	if err := c.store.cas.Unflushed(func() error { return nil }); err != nil && !cas.IsFull(err) {
 		return err
+	}
+	for _, name := range c.Roots {
+		if err := c.store.RemoveRoot(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
 	if err := c.remark(); err != nil {
 		return err

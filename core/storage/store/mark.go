@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"tool/core/model/digest"
@@ -32,6 +33,7 @@ type marking struct {
 	ctx     context.Context
 	results ResultIndex // may be nil
 	cutoff  time.Time   // what changed at or after it is alive; zero: nothing is by age
+	without []string    // roots that keep nothing: they are about to be removed
 
 	objects map[Ref]bool
 	blobs   map[hash]bool
@@ -65,6 +67,9 @@ func (m *marking) all(clean bool) error {
 		roots = append(roots, Root{Name: "lease " + l.name, Refs: l.refs, Keep: l.digests})
 	}
 	for _, r := range roots {
+		if slices.Contains(m.without, r.Name) {
+			continue
+		}
 		if err := m.root(&r); err != nil {
 			return fmt.Errorf("what %s keeps: %w", r.Name, err)
 		}

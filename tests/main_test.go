@@ -1,0 +1,127 @@
+// Package tests drives the program itself, as its users do: the scripts in
+// testdata/script say what one types and what comes back, word for word, and
+// the Go tests do what a script cannot: kill it, run it twice at once, fill its
+// disk, serve it garbage.
+//
+// Three environment variables change a run:
+//
+//	TOOL_BINARY=/path   test that program instead of a fresh build of cmd/tool
+//	TOOL_KILLS=50       how often TestKill kills a build (10)
+//	TOOL_UPDATE=1       rewrite what the scripts expect; read the diff
+package tests
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// fixture is what the tests of one run share.
+type fixture struct {
+	dir  string // temporary, removed at the end
+	tool string // the program
+
+	mirror func() (*mirror, error)
+	store  func() (string, error) // with the shell environment unpacked
+}
+
+// shared is set once, by TestMain.
+var shared *fixture
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "tests:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	dir, err := os.MkdirTemp("", "tool-tests-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, removeAll(dir)) }()
+	shared = &fixture{dir: dir, tool: os.Getenv("TOOL_BINARY")}
+	if shared.tool == "" {
+		shared.tool = filepath.Join(dir, "bin", "tool")
+		cmd := exec.Command("go", "build", "-o", shared.tool, "tool/cmd/tool")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("building the program: %w\n%s", err, out)
+		}
+	} else if shared.tool, err = filepath.Abs(shared.tool); err != nil {
+		return 0, err
+	}
+	shared.mirror = sync.OnceValues(openMirror)
+	shared.store = sync.OnceValues(func() (string, error) { return warmStore(filepath.Join(dir, "store"), filepath.Join(dir, "warm")) })
+	return m.Run(), nil
+}
+
+// warmStore makes a store that holds the shell environment, by building it in
+// a workspace of its own.
+func warmStore(store, dir string) (string, error) {
+	m, err := shared.mirror()
+	if err != nil {
+		return "", err
+	}
+	if err := m.workspace(dir, shellSet); err != nil {
+		return "", err
+	}
+	cmd := exec.Command(shared.tool, "build", "//packages:shell")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "TOOL_STORE="+store)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("unpacking the shell: %w\n%s", err, out)
+	}
+	return store, nil
+}
+
+// needMirror returns the mirror, or skips the test if there is neither a warm
+// one nor a network to fill it from.
+func needMirror(t testing.TB) *mirror {
+	t.Helper()
+	m, err := shared.mirror()
+	skipOrFail(t, err)
+	return m
+}
+
+// needStore returns the store that tests share.
+func needStore(t testing.TB) string {
+	t.Helper()
+	s, err := shared.store()
+	skipOrFail(t, err)
+	return s
+}
+
+func skipOrFail(t testing.TB, err error) {
+	t.Helper()
+	var off *offlineError
+	if errors.As(err, &off) {
+		t.Log(err)
+		t.Skip("SKIPPED: there is no local mirror of the packages, and no network to make one")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// removeAll removes a folder that may hold read-only ones, as a store does.
+func removeAll(dir string) error {
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			err = os.Chmod(p, 0o777)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	return errors.Join(err, os.RemoveAll(dir))
+}
