@@ -48,8 +48,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 
 func onUsageError(c *cli.Context, err error, _ bool) error {
 	name := c.App.Name
-	if c.Command != nil && c.Command.Name != "" && c.Command.Name != name {
-		name += " " + c.Command.Name
+	if c.Command != nil && c.Command.HelpName != "" {
+		name = c.Command.HelpName // with the commands above it: tool roots rm
 	}
 	if flag, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
 		return usageError("%s: there is no flag %s%s; `%s --help` lists the flags", name, dashed(flag), nearestFlag(c, flag), name)
@@ -66,7 +66,7 @@ func dashed(flag string) string {
 }
 
 func nearestFlag(c *cli.Context, flag string) string {
-	if c.Command == nil {
+	if c.Command == nil || len(flag) == 1 {
 		return ""
 	}
 	var names []string

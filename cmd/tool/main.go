@@ -13,6 +13,8 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/urfave/cli/v2"
+
 	"tool/core/execution/sandbox"
 )
 
@@ -88,12 +90,15 @@ func exitCode(err error, stderr io.Writer, p palette) int {
 	}
 	code := exitBuild
 	var ce *codeError
+	var usage cli.ExitCoder
 	switch {
 	case errors.As(err, &ce):
 		code = ce.code
 		if ce.err == nil {
 			return code
 		}
+	case errors.As(err, &usage): // help for a command that does not exist
+		code = exitUsage
 	case errors.Is(err, context.Canceled):
 		code = exitInterrupted
 	}

@@ -14,6 +14,12 @@ func storeCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "store",
 		Usage: "look after the store",
+		Action: func(c *cli.Context) error {
+			if !c.Args().Present() {
+				return cli.ShowSubcommandHelp(c)
+			}
+			return usageError("tool store: there is no command %q%s; `tool store --help` lists them", c.Args().First(), nearest(c.Args().First(), []string{"verify"}))
+		},
 		Subcommands: []*cli.Command{{
 			Name: "verify", Usage: "hash every blob and check every object",
 			Flags:  []cli.Flag{jsonFlag(), &cli.BoolFlag{Name: "repair", Usage: "remove what is damaged, so that the next build makes it again"}},

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"tool/core/execution/exec"
 	"tool/core/execution/sandbox"

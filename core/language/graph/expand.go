@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"tool/core/language/loader"
-	"tool/core/language/workspace"
 	"tool/core/model/label"
 )
 
@@ -112,7 +111,7 @@ func (g *Graph) expandOne(ctx context.Context, p label.Pattern, opt ExpandOption
 // file, what its rules name and what it exports. Whatever else lies in the
 // folder is none of the build's business.
 func (g *Graph) sourceFiles(ctx context.Context, pkg *loader.Package) ([]label.Label, error) {
-	names := map[string]bool{workspace.BuildFile: true}
+	names := map[string]bool{path.Base(pkg.File): true}
 	for _, n := range pkg.Exports() {
 		names[n] = true
 	}

@@ -6,16 +6,15 @@ import (
 	"strings"
 
 	"tool/core/language/loader"
-	"tool/core/language/workspace"
 	"tool/core/model/label"
 )
 
 // buildFile returns the id of a package's BUILD file.
 func (w *world) buildFile(p *loader.Package) int {
 	l := p.Label
-	l.Name = workspace.BuildFile
+	l.Name = path.Base(p.File)
 	return w.know(&loader.Target{Label: l, Kind: loader.SourceFile, Package: p, Pos: p.File + ":1:1",
-		File: path.Join(p.Dir, workspace.BuildFile), Visibility: []loader.Visibility{{Private: true}}})
+		File: path.Join(p.Dir, l.Name), Visibility: []loader.Visibility{{Private: true}}})
 }
 
 // starFile returns the id of a .star file. Those of the rule library belong to
@@ -115,7 +114,7 @@ func evalReverseBuildFiles(ctx context.Context, e *Evaluator, c *call) (set, err
 	wanted := map[string]bool{}
 	for _, a := range c.args {
 		if strings.HasPrefix(a.word, "/") {
-			return nil, errorAt(a.pos, "rbuildfiles takes paths such as cluster/%s, not labels", workspace.BuildFile)
+			return nil, errorAt(a.pos, "rbuildfiles takes paths such as cluster/cluster.star, not labels")
 		}
 		wanted[path.Clean(a.word)] = true
 		if strings.HasPrefix(a.word, "@") {
@@ -133,7 +132,7 @@ func evalReverseBuildFiles(ctx context.Context, e *Evaluator, c *call) (set, err
 
 // loads reports whether the package's BUILD file is, or loads, a wanted file.
 func (e *Evaluator) loads(p *loader.Package, wanted map[string]bool) bool {
-	if wanted[p.File] || wanted[path.Join(p.Label.Pkg, workspace.BuildFile)] {
+	if wanted[p.File] || wanted[path.Join(p.Label.Pkg, path.Base(p.File))] {
 		return true
 	}
 	for _, l := range p.Loads {
