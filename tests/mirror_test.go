@@ -180,4 +180,3 @@ func (m *mirror) workspace(dir string, sets ...string) error {
 	}
 	return nil
 }
-

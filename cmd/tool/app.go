@@ -93,8 +93,8 @@ func suggestCommand(app *cli.App, name string) string {
 // anywhere and urfave/cli stops at the first argument. Everything after "--"
 // stays where it is.
 func reorder(app *cli.App, args []string) []string {
-	if len(args) < 2 {
-		return args
+	if len(args) < 2 || args[len(args)-1] == "--"+cli.BashCompletionFlag.Names()[0] {
+		return args // the completion's flag must stay last
 	}
 	cmds := app.Commands
 	var cmd *cli.Command

@@ -18,7 +18,6 @@ import (
 	"tool/core/language/workspace"
 	"tool/core/model/digest"
 	"tool/core/model/event"
-	"tool/core/model/label"
 	"tool/core/model/merkle"
 	"tool/core/storage/store"
 )
@@ -125,15 +124,13 @@ func (e *engine) build(c *cli.Context, q *question) (*buildResult, error) {
 	}
 	r := &buildResult{Actions: actionCounts{report.Total, report.Executed, report.Cached}}
 	k := 0
+	var refs []store.Ref
 	for i, t := range targets {
 		bt := builtTarget{Label: t.Label.String(), Outputs: []builtOutput{}}
-		var refs []store.Ref
-		complete := true
 		for _, f := range wanted[i] {
 			made := report.Wanted[k]
 			k++
 			if made.Node.Kind == 0 {
-				complete = false
 				continue
 			}
 			o, ref, oerr := e.register(ctx, t, f, made)
@@ -144,11 +141,9 @@ func (e *engine) build(c *cli.Context, q *question) (*buildResult, error) {
 			refs = append(refs, ref)
 		}
 		r.Targets = append(r.Targets, bt)
-		if complete {
-			if rerr := e.root(q, t.Label, refs, report.Keys); rerr != nil {
-				return nil, rerr
-			}
-		}
+	}
+	if rerr := e.root(q, c.Args().Slice(), refs, report.Keys); rerr != nil {
+		return nil, rerr
 	}
 	if err == nil {
 		q.keep(e, r)
@@ -278,12 +273,9 @@ func (e *engine) linkOut(execPath, target string) error {
 			return err
 		}
 	}
-	tmp, err := os.MkdirTemp(dir, ".link-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(tmp)
-	if err := os.Symlink(target, filepath.Join(tmp, "l")); err != nil {
+	tmp := filepath.Join(dir, fmt.Sprintf(".link-%d", os.Getpid()))
+	_ = os.Remove(tmp)
+	if err := os.Symlink(target, tmp); err != nil {
 		return err
 	}
 	if fi, err := os.Lstat(link); err == nil && fi.IsDir() {
@@ -291,7 +283,7 @@ func (e *engine) linkOut(execPath, target string) error {
 			return err
 		}
 	}
-	return os.Rename(filepath.Join(tmp, "l"), link)
+	return os.Rename(tmp, link)
 }
 
 // clearWay removes symlinks between top and dir.
@@ -304,28 +296,45 @@ func clearWay(top, dir string) error {
 	return nil
 }
 
-// root keeps what was built from being collected. Roots of one label are
-// numbered; tool.toml's gc.keep_builds says how many stay.
-func (e *engine) root(q *question, l label.Label, refs []store.Ref, keys []digest.Digest) error {
+// root keeps what was built from being collected. Roots are numbered for each
+// command (its target patterns); tool.toml's gc.keep_builds says how many stay.
+func (e *engine) root(q *question, patterns []string, refs []store.Ref, keys []digest.Digest) error {
 	keep := 1
 	if n := e.ws.Config.GC.KeepBuilds; n != nil {
 		keep = max(*n, 1)
 	}
-	r := store.Root{Kind: "build", Refs: refs, Label: l.String(), Created: time.Now().UTC(), Workspace: e.ws.Root}
+	name := e.rootLabel(patterns)
+	r := store.Root{Kind: "build", Refs: refs, Label: name, Created: time.Now().UTC(), Workspace: e.ws.Root}
 	if k := e.ws.Config.GC.KeepInputs; k == nil || *k {
 		r.Actions = keys
 	}
-	name, err := e.store.AddNumberedRoot(rootPrefix(e.ws.Root, l), r, keep)
+	name, err := e.store.AddNumberedRoot(rootPrefix(e.ws.Root, name), r, keep)
 	if err != nil {
-		return fmt.Errorf("%s: keeping it from collection: %w", l, err)
+		return fmt.Errorf("keeping %s from collection: %w", r.Label, err)
 	}
-	q.roots = append(q.roots, name)
+	q.kept = name
 	return nil
 }
 
-// rootPrefix names the builds of a label in a workspace.
-func rootPrefix(root string, l label.Label) string {
-	return "build/" + shortHash(root) + "/" + l.String()
+// rootLabel is what a command's patterns are called, wherever it was run.
+func (e *engine) rootLabel(patterns []string) string {
+	var words []string
+	for _, p := range patterns {
+		if ps, err := e.patterns([]string{p}); err == nil && !ps[0].All && !ps[0].Negative {
+			if ls, err := e.graph.Expand(context.Background(), ps, graph.ExpandOptions{Manual: true}); err == nil && len(ls) == 1 {
+				p = ls[0].String()
+			}
+		} else if err == nil && !strings.HasPrefix(strings.TrimPrefix(p, "-"), "//") && !strings.HasPrefix(p, "@") {
+			p = strings.TrimSuffix("//"+e.cwd+"/", "//") + "/" + strings.TrimPrefix(p, "//")
+		}
+		words = append(words, p)
+	}
+	return strings.Join(words, " ")
+}
+
+// rootPrefix names the builds of some patterns in a workspace.
+func rootPrefix(root, patterns string) string {
+	return "build/" + shortHash(root) + "/" + patterns
 }
 
 func shortHash(s string) string { return digest.Of([]byte(s)).Hex()[:8] }

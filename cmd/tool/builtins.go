@@ -39,8 +39,9 @@ func builtins(e *engine) (map[string]exec.Builtin, error) {
 // mirrors knows where pinned bytes are; it asks the host only when something
 // really has to be fetched.
 type mirrors struct {
-	ws      *workspace.Workspace
-	fetcher *fetch.Fetcher
+	ws       *workspace.Workspace
+	fetcher  *fetch.Fetcher
+	watching sync.Map // digest.Digest → func(done, total int64)
 
 	debian  func() ([]debian.Source, error)
 	proxies func() ([]string, error)
@@ -52,6 +53,11 @@ func newMirrors(e *engine) *mirrors {
 		Sink: e.store.CAS(), Partial: filepath.Join(e.store.Dir(), "partial"),
 		Stall: time.Duration(cfg.Fetch.StallSeconds) * time.Second,
 	}}
+	m.fetcher.Progress = func(p fetch.Progress) {
+		if f, ok := m.watching.Load(p.Request.Digest); ok {
+			f.(func(done, total int64))(p.Done, p.Request.Digest.Size)
+		}
+	}
 	m.debian = sync.OnceValues(func() ([]debian.Source, error) {
 		host, err := debian.HostSources("/")
 		return append(debian.ExplicitSources(cfg.Mirrors.Debian), host...), err
@@ -112,6 +118,8 @@ func (m *mirrors) fetchBuiltin(ctx context.Context, c *exec.BuiltinCall) ([]merk
 		return nil, err
 	}
 	if !c.CAS.Has(want) {
+		m.watching.Store(want, c.Progress)
+		defer m.watching.Delete(want)
 		if err := m.fetcher.Fetch(ctx, r); err != nil {
 			return nil, err
 		}

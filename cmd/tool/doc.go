@@ -110,22 +110,39 @@ func documented(name string, v starlark.Value) (docEntry, bool) {
 	return docEntry{}, false
 }
 
+// signature writes a function's parameters as its definition has them. The
+// interpreter lists *args and **kwargs last, after those that only a keyword
+// sets.
 func signature(f *starlark.Function) string {
-	var ps []string
 	n := f.NumParams()
+	var kwargs, varargs string
+	if f.HasKwargs() {
+		n--
+		p, _ := f.Param(n)
+		kwargs = "**" + p
+	}
+	if f.HasVarargs() {
+		n--
+		p, _ := f.Param(n)
+		varargs = "*" + p
+	} else if f.NumKwonlyParams() > 0 {
+		varargs = "*"
+	}
+	var ps []string
 	for i := range n {
+		if i == n-f.NumKwonlyParams() && varargs != "" {
+			ps, varargs = append(ps, varargs), ""
+		}
 		p, _ := f.Param(i)
-		switch {
-		case f.HasKwargs() && i == n-1:
-			p = "**" + p
-		case f.HasVarargs() && (i == n-1 || f.HasKwargs() && i == n-2):
-			p = "*" + p
-		default:
-			if d := f.ParamDefault(i); d != nil {
-				p += " = " + d.String()
-			}
+		if d := f.ParamDefault(i); d != nil {
+			p += " = " + d.String()
 		}
 		ps = append(ps, p)
+	}
+	for _, p := range []string{varargs, kwargs} {
+		if p != "" {
+			ps = append(ps, p)
+		}
 	}
 	return f.Name() + "(" + strings.Join(ps, ", ") + ")"
 }

@@ -33,6 +33,7 @@ type engine struct {
 	settings workspace.Settings
 
 	store   *store.Store // opened by openStore
+	lease   *store.Lease // taken by executor: until what was built has its roots
 	sources *sources
 	runner  *sandbox.Runner
 }
@@ -154,6 +155,9 @@ func (e *engine) close() {
 	if e.sources != nil {
 		_ = e.sources.index.Save()
 	}
+	if e.lease != nil {
+		_ = e.lease.Release() // one of a process that ends is void anyway
+	}
 	if e.store != nil {
 		_ = e.store.Close()
 	}
@@ -204,8 +208,11 @@ func (e *engine) executor(c *cli.Context) (*exec.Executor, error) {
 	if err != nil {
 		return nil, err
 	}
+	if e.lease, err = e.store.Lease(c.Context); err != nil {
+		return nil, withCode(exitEnvironment, err)
+	}
 	return &exec.Executor{
-		Store: e.store, Runner: e.runner, Cache: cache, Logs: logs, Builtins: bs,
+		Lease: e.lease, Store: e.store, Runner: e.runner, Cache: cache, Logs: logs, Builtins: bs,
 		Sources: e.sources, Events: e.view, Jobs: e.settings.Jobs, KeepGoing: e.settings.KeepGoing, Keep: c.Bool("sandbox_debug"), Check: c.Bool("check"),
 	}, nil
 }

@@ -165,8 +165,8 @@ func staleRoots(c *cli.Context, s *store.Store, ws *workspace.Workspace) ([]stri
 			continue
 		}
 		l, err := label.Parse(r.Label, label.Label{})
-		if err != nil {
-			continue
+		if err != nil || strings.HasSuffix(r.Label, "...") || l.Name == "all" {
+			continue // a pattern never goes stale
 		}
 		pkg, err := g.Loader.Package(c.Context, l.Package())
 		var none *loader.NoPackageError

@@ -18,7 +18,7 @@ type question struct {
 	root  string
 	store string
 	text  []byte
-	roots []string
+	kept  string // the root that keeps the answer's outputs
 }
 
 func newQuestion(c *cli.Context) (*question, error) {
@@ -70,10 +70,8 @@ func (q *question) keep(e *engine, r *buildResult) {
 			a.Paths[o.Path] = workspace.Stat(o.Path)
 		}
 	}
-	for _, name := range q.roots {
-		p := e.store.RootFile(name)
-		a.Paths[p] = workspace.Stat(p)
-	}
+	p := e.store.RootFile(q.kept)
+	a.Paths[p] = workspace.Stat(p)
 	_ = workspace.SaveAnswer(q.root, a)
 }
 

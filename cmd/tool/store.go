@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -47,9 +48,14 @@ func runVerify(c *cli.Context) error {
 		return gcError(err)
 	}
 	w := c.App.Writer
-	bad := 0
+	bad, repaired, onlyRoots := 0, 0, true
 	for _, p := range r.Problems {
-		if !p.Repaired {
+		if p.Repaired {
+			repaired++
+		}
+		onlyRoots = onlyRoots && p.Kind == store.ProblemRoot
+		// What a repair took away leaves roots that only a build can satisfy.
+		if !p.Repaired && !(c.Bool("repair") && p.Kind == store.ProblemRoot) {
 			bad++
 		}
 	}
@@ -62,20 +68,37 @@ func runVerify(c *cli.Context) error {
 		}
 	} else {
 		for _, p := range r.Problems {
-			state := ""
-			if p.Repaired {
+			state, name := "", ""
+			switch {
+			case p.Repaired:
 				state = " (removed; the next build makes it again)"
+			case c.Bool("repair") && p.Kind == store.ProblemRoot:
+				state = " (build it again)"
 			}
-			fmt.Fprintf(w, "%s: %s%s\n", p.Kind, p.Detail, state)
+			if n := problemName(p); n != "" && !strings.Contains(p.Detail, n) {
+				name = n + ": "
+			}
+			fmt.Fprintf(w, "%s: %s%s%s\n", p.Kind, name, p.Detail, state)
 		}
 		fmt.Fprintf(w, "%d blobs (%s) and %d objects checked: %d problems", r.Blobs, bytesize(r.Bytes), r.Objects, len(r.Problems))
-		if n := len(r.Problems) - bad; n > 0 {
-			fmt.Fprintf(w, ", %d repaired", n)
+		if repaired > 0 {
+			fmt.Fprintf(w, ", %d repaired", repaired)
 		}
 		fmt.Fprintln(w)
+	}
+	if bad > 0 && onlyRoots {
+		return withCode(exitBuild, errors.New("what these roots name is not in the store: build it again, or remove them with `tool roots rm`"))
 	}
 	if bad > 0 {
 		return withCode(exitBuild, errors.New("the store is damaged: run `tool store verify --repair`, then build again"))
 	}
 	return nil
+}
+
+// problemName is what a problem is about, as a person would look for it.
+func problemName(p store.Problem) string {
+	if p.Ref != "" {
+		return string(p.Ref)
+	}
+	return p.Path
 }

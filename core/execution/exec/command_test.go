@@ -82,7 +82,7 @@ func TestFailedCommand(t *testing.T) {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 	logs, err := l.ex.Logs.Logs("//x")
-	if err != nil || len(logs) != 1 || string(logs[0].Stdout) != "on stdout\n" || logs[0].Error != want || logs[0].Mnemonic != "Bad" {
+	if err != nil || len(logs) != 1 || string(logs[0].Stdout) != "on stdout\n" || logs[0].Error+"\n"+strings.TrimSpace(string(logs[0].Stderr)) != want || logs[0].Mnemonic != "Bad" {
 		t.Errorf("logs %+v, %v", logs, err)
 	}
 	args = []action.Arg{{Text: "/bin/helper"}, {Text: "helper"}, {Text: "-"}}

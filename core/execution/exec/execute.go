@@ -290,10 +290,12 @@ func (b *build) unchanged(p *plan) error {
 	return nil
 }
 
-// wrap makes err an *ActionError of a, if it is none and not an interruption.
+// wrap makes err an *ActionError of a, unless it says itself what action it is
+// about, or is an interruption.
 func (b *build) wrap(a *action.Action, err error) error {
 	var e *ActionError
-	if errors.As(err, &e) || b.ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(b.ctx))) {
+	var differs *NotReproducibleError // names the action itself
+	if errors.As(err, &e) || errors.As(err, &differs) || b.ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(b.ctx))) {
 		return err
 	}
 	return b.actionError(a, err)
@@ -310,7 +312,13 @@ func (b *build) log(p *plan, o *outcome, start time.Time) {
 	if p.a.Builtin == "" {
 		l.Argv = p.command.argv
 	}
-	if o.err != nil {
+	var e *ActionError
+	switch {
+	case errors.As(o.err, &e): // without what the log has anyway
+		said := *e
+		said.Stdout, said.Stderr = nil, nil
+		l.Error = said.Error()
+	case o.err != nil:
 		l.Error = o.err.Error()
 	}
 	// A log that cannot be written must not fail a build that succeeded.

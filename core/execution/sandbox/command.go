@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// run makes the sandbox on the calling thread, which is lost afterwards, and
-// runs the command in it. When it returns no process of the command is alive.
+// run makes the sandbox on the calling thread and runs the command in it. When
+// it returns no process of the command is alive; leaveRoot removes the rest.
 func (w *worker) run(q *request) reply {
 	start := time.Now()
 	if err := enterRoot(q); err != nil {

@@ -149,6 +149,12 @@ func enterRoot(q *request) error {
 	return nil
 }
 
+// leaveRoot takes the thread back to the worker's mount namespace; that of the
+// command goes away with all its mounts.
+func (w *worker) leaveRoot() error {
+	return unix.Setns(int(w.home.Fd()), unix.CLONE_NEWNS)
+}
+
 // root is the sandbox's root while it is put together.
 type root struct {
 	at   string

@@ -56,6 +56,7 @@ func Main() {
 // UTS, mount and user namespaces, with a root that holds little but the CAS.
 type worker struct {
 	lastPid *os.File // /proc/sys/kernel/ns_last_pid
+	home    *os.File // the mount namespace from which those of commands are copied
 	null    *os.File
 }
 
@@ -94,6 +95,9 @@ func newWorker(s setup) (*worker, error) {
 		return nil, err
 	}
 	if w.null, err = os.Open("/dev/null"); err != nil {
+		return nil, err
+	}
+	if w.home, err = os.Open("/proc/self/ns/mnt"); err != nil {
 		return nil, err
 	}
 	return w, seal()
@@ -157,20 +161,27 @@ func (w *worker) serve(sock *os.File) {
 		}
 	}()
 	w.warm()
-	for q := range requests {
-		answer := make(chan reply, 1)
-		go w.onThread(func() { answer <- w.run(q) })
-		if send(sock, <-answer) != nil {
+	answers := make(chan reply)
+	go w.onThread(func() {
+		for q := range requests {
+			answers <- w.run(q)
+			// The parent goes on already; this drops the command's mounts.
+			if err := w.leaveRoot(); err != nil {
+				os.Exit(1)
+			}
+		}
+	})
+	for r := range answers {
+		if send(sock, r) != nil {
 			return
 		}
-		w.warm()
 	}
 }
 
 // warm makes sure that some threads are idle. One started while a command runs
 // would take a process id that the command's children get otherwise.
 func (w *worker) warm() {
-	const n = 3
+	const n = 10
 	var up, down sync.WaitGroup
 	up.Add(n)
 	for range n {
@@ -184,19 +195,17 @@ func (w *worker) warm() {
 	down.Wait()
 }
 
-// onThread calls f on an operating system thread that ends afterwards, and
-// with it the mount and IPC namespaces that f unshared. It must not be the main
-// thread: that one cannot end, and /proc/self speaks of it.
+// onThread calls f on an operating system thread of its own: it goes from mount
+// namespace to mount namespace while the others stay where they are. It is not
+// the main thread, since /proc/self speaks of that one.
 func (w *worker) onThread(f func()) {
-	runtime.LockOSThread()
+	runtime.LockOSThread() // and never unlocked: no other goroutine may get the thread
 	if unix.Gettid() != unix.Getpid() {
 		f()
-		return // still locked: the thread ends
+		return
 	}
-	done := make(chan struct{})
-	go w.onThread(func() { f(); close(done) })
-	<-done
-	runtime.UnlockOSThread()
+	go w.onThread(f)
+	select {} // keeps the main thread occupied
 }
 
 func (w *worker) setLastPid(n int) error {

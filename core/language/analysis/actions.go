@@ -49,7 +49,7 @@ func (f *actionFactory) AttrNames() []string {
 func (f *actionFactory) Attr(name string) (starlark.Value, error) {
 	m := factoryMethods[name]
 	if m == nil {
-		return nil, starlark.NoSuchAttrError(fmt.Sprintf("ctx.actions has no %q%s", name, hint(name, f.AttrNames())))
+		return nil, starlark.NoSuchAttrError(fmt.Sprintf("ctx.actions has no %q", name))
 	}
 	return starlark.NewBuiltin("ctx.actions."+name, func(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 		v, err := m(f.c, thread, args, kwargs)
@@ -292,6 +292,14 @@ func environmentOf(t *Target) (*File, map[string]string, error) {
 	return f, env, nil
 }
 
+// callable is a path that no one looks up in PATH.
+func callable(f *File) string {
+	if p := f.Artifact.Path; strings.Contains(p, "/") {
+		return p
+	}
+	return "./" + f.Artifact.Path
+}
+
 func (c *ruleContext) run(thread *starlark.Thread, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
 	var k command
 	var exe starlark.Value
@@ -307,7 +315,7 @@ func (c *ruleContext) run(thread *starlark.Thread, args starlark.Tuple, kwargs [
 	case starlark.String:
 		program = string(x)
 	case *File:
-		program = x.Artifact.Path
+		program = callable(x)
 		ins = append(ins, x)
 		for _, t := range c.deps {
 			if t.executable == x {
@@ -318,7 +326,7 @@ func (c *ruleContext) run(thread *starlark.Thread, args starlark.Tuple, kwargs [
 		if x.t.executable == nil {
 			return nil, fmt.Errorf("executable: %s is not executable", x.t.Label)
 		}
-		program = x.t.executable.Artifact.Path
+		program = callable(x.t.executable)
 		ins = append(ins, x.all()...)
 	default:
 		return nil, fmt.Errorf("executable: got %s, want File, string or files_to_run", exe.Type())

@@ -79,14 +79,7 @@ func (c *ruleContext) Attr(name string) (starlark.Value, error) {
 	case "expand_location":
 		return starlark.NewBuiltin("ctx.expand_location", c.expandLocation), nil
 	}
-	return nil, starlark.NoSuchAttrError(fmt.Sprintf("ctx has no field %q%s", name, hint(name, contextAttrs)))
-}
-
-func hint(name string, all []string) string {
-	if n := label.Nearest(name, all); n != "" {
-		return fmt.Sprintf("; did you mean %q?", n)
-	}
-	return ""
+	return nil, starlark.NoSuchAttrError(fmt.Sprintf("ctx has no field %q", name))
 }
 
 func (c *ruleContext) vars() starlark.Value {
@@ -477,31 +470,36 @@ func (c *ruleContext) expandLocation(_ *starlark.Thread, b *starlark.Builtin, ar
 		}
 	}
 	var out strings.Builder
-	rest := input
-	for {
-		i := strings.Index(rest, "$(")
-		if i < 0 {
+	for rest := input; ; {
+		i := strings.IndexByte(rest, '$')
+		if i < 0 || i == len(rest)-1 {
 			out.WriteString(rest)
 			return starlark.String(out.String()), nil
 		}
 		out.WriteString(rest[:i])
-		j := strings.IndexByte(rest[i:], ')')
-		if j < 0 {
-			return nil, fmt.Errorf("expand_location: unclosed $( in %q", input)
+		rest = rest[i:]
+		if rest[1] != '(' { // $@, or $$ for the shell's own $, whose ( is none of ours
+			out.WriteString(rest[:2])
+			rest = rest[2:]
+			continue
 		}
-		expr := rest[i+2 : i+j]
-		rest = rest[i+j+1:]
-		fn, arg, ok := strings.Cut(expr, " ")
+		fn, arg, ok := strings.Cut(rest[2:], " ")
 		single := strings.TrimSuffix(fn, "s")
 		if !ok || single != "location" && single != "execpath" && single != "rootpath" && single != "storepath" {
-			out.WriteString("$(" + expr + ")")
+			out.WriteString("$(")
+			rest = rest[2:]
 			continue
+		}
+		arg, after, ok := strings.Cut(arg, ")")
+		if !ok {
+			return nil, fmt.Errorf("expand_location: unclosed $(%s in %q", fn, input)
 		}
 		s, err := c.location(known, single, fn != single, strings.TrimSpace(arg))
 		if err != nil {
 			return nil, err
 		}
 		out.WriteString(s)
+		rest = after
 	}
 }
 

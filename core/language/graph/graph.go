@@ -6,6 +6,7 @@ package graph
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
@@ -65,9 +66,29 @@ func Edges(t *loader.Target) []Edge {
 			}
 		}
 	}
+	if t.Rule.Name() == "test_suite" && len(loader.Labels(t.Attrs["tests"])) == 0 {
+		for _, l := range SuiteTests(t) {
+			out = append(out, Edge{"tests", l, true})
+		}
+	}
 	for _, v := range t.Visibility {
 		if !v.Group.IsZero() {
 			out = append(out, Edge{"visibility", v.Group, !t.Explicit["visibility"]})
+		}
+	}
+	return out
+}
+
+// SuiteTests lists what a test_suite stands for: what it names or, if that is
+// nothing, the tests of its package that are not tagged manual.
+func SuiteTests(suite *loader.Target) []label.Label {
+	if ls := loader.Labels(suite.Attrs["tests"]); len(ls) > 0 {
+		return ls
+	}
+	var out []label.Label
+	for _, n := range suite.Package.Names() {
+		if t := suite.Package.Targets[n]; t.Kind == loader.RuleTarget && t.Rule.Test && !slices.Contains(t.Tags, "manual") {
+			out = append(out, t.Label)
 		}
 	}
 	return out

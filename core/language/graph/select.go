@@ -92,7 +92,8 @@ func (g *Graph) choose(ctx context.Context, t *loader.Target, p loader.SelectPar
 	for _, m := range matches {
 		best := true
 		for _, o := range matches {
-			if !superset(m.conds, o.conds) {
+			// Two names of one condition are no order between them.
+			if !superset(m.conds, o.conds) || len(m.conds) == len(o.conds) && !sameValue(m.branch, o.branch) {
 				best = false
 			}
 		}
@@ -101,11 +102,16 @@ func (g *Graph) choose(ctx context.Context, t *loader.Target, p loader.SelectPar
 		}
 	}
 	for _, m := range matches[1:] { // several unrelated ones are fine if they agree
-		if eq, err := starlark.Equal(m.branch.Value, matches[0].branch.Value); err != nil || !eq {
+		if !sameValue(m.branch, matches[0].branch) {
 			return nil, fmt.Errorf("select(): both %s and %s hold, and neither is a special case of the other", matches[0].branch.Text, m.branch.Text)
 		}
 	}
 	return matches[0].branch, nil
+}
+
+func sameValue(a, b *loader.Branch) bool {
+	eq, err := starlark.Equal(a.Value, b.Value)
+	return err == nil && eq
 }
 
 func superset(a, b map[string]string) bool {

@@ -83,7 +83,7 @@ func (attrModule) AttrNames() []string {
 }
 func (m attrModule) Attr(name string) (starlark.Value, error) {
 	if !contains(m.AttrNames(), name) {
-		return nil, starlark.NoSuchAttrError(fmt.Sprintf("attr has no %q%s", name, didYouMean(name, m.AttrNames())))
+		return nil, starlark.NoSuchAttrError(fmt.Sprintf("attr has no %q", name))
 	}
 	return starlark.NewBuiltin("attr."+name, makeAttr), nil
 }
@@ -372,6 +372,9 @@ func (a *Attr) coerceDict(v starlark.Value, what string, key, value func(starlar
 		if err != nil {
 			return nil, fmt.Errorf("value of key %s: %w", it[0], err)
 		}
+		if _, twice, _ := out.Get(k); twice {
+			return nil, fmt.Errorf("label %s appears twice", k)
+		}
 		if err := out.SetKey(k, e); err != nil {
 			return nil, err
 		}
@@ -404,7 +407,7 @@ func coerceLabel(v starlark.Value, in label.Label) (Label, error) {
 func describe(v starlark.Value) string {
 	s := v.String()
 	if len(s) > 60 {
-		s = s[:57] + "…"
+		s = strings.ToValidUTF8(s[:57], "") + "…"
 	}
 	return v.Type() + " " + s
 }

@@ -2,7 +2,6 @@ package loader
 
 import (
 	"fmt"
-	"strings"
 
 	"go.starlark.net/starlark"
 )
@@ -38,22 +37,7 @@ func NewDepset(direct []starlark.Value, transitive ...*Depset) *Depset {
 func (d *Depset) empty() bool { return len(d.direct) == 0 && len(d.transitive) == 0 }
 
 // String, Type, Freeze, Truth and Hash implement starlark.Value.
-func (d *Depset) String() string {
-	var b strings.Builder
-	b.WriteString("depset([")
-	for i, v := range d.List() {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(v.String())
-	}
-	b.WriteString("]")
-	if d.order != "default" {
-		fmt.Fprintf(&b, ", order = %q", d.order)
-	}
-	b.WriteString(")")
-	return b.String()
-}
+func (d *Depset) String() string        { return renderString(d) }
 func (d *Depset) Type() string          { return "depset" }
 func (d *Depset) Freeze()               {} // elements were frozen when it was made
 func (d *Depset) Truth() starlark.Bool  { return starlark.Bool(!d.empty()) }

@@ -91,6 +91,20 @@ func Explain(err error) error {
 	return e
 }
 
+// explainUndefined is Explain for the resolver's errors, with a guess at what
+// an unknown name was meant to be.
+func explainUndefined(err error, known starlark.StringDict) error {
+	err = Explain(err)
+	var e *Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	if name, ok := strings.CutPrefix(e.Msg, "undefined: "); ok && !strings.Contains(name, " ") {
+		e.Msg += didYouMean(name, append(known.Keys(), starlark.Universe.Keys()...))
+	}
+	return e
+}
+
 func posString(p syntax.Position) string {
 	if p.Line == 0 {
 		return p.Filename()
@@ -102,8 +116,10 @@ func posString(p syntax.Position) string {
 }
 
 // Guard runs f and turns a panic (of a builtin, on absurd input) into an
-// error that names the Starlark position. The thread must not be used again.
+// error that names the Starlark position; it ends the thread when it takes too
+// much memory. The thread must not be used again.
 func Guard(thread *starlark.Thread, f func() error) (err error) {
+	defer watchMemory(thread)()
 	defer func() {
 		r := recover()
 		if r == nil {

@@ -3,6 +3,7 @@ package loader
 import (
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"sort"
 	"strings"
@@ -132,7 +133,11 @@ func (l *Loader) globWalk(p *Package, dir string, segs []string, dirs bool, foun
 		file := path.Join(p.Dir, name)
 		isDir := e.IsDir()
 		if e.Type()&fs.ModeSymlink != 0 {
-			isDir = l.note(p, file).Mode.IsDir()
+			fp := l.note(p, file)
+			isDir = fp.Mode.IsDir()
+			if !fp.Exists() || isDir && l.surrounds(p, file) {
+				continue // it leads nowhere, or round in a circle
+			}
 		}
 		if isDir && (e.Name() == workspace.StateDir || l.isPackage(p, file)) {
 			continue
@@ -163,6 +168,25 @@ func (l *Loader) globWalk(p *Package, dir string, segs []string, dirs bool, foun
 		}
 	}
 	return nil
+}
+
+// surrounds reports whether a symlink leads to a folder that it is in.
+func (l *Loader) surrounds(p *Package, link string) bool {
+	if p.Label.Repo != "" {
+		return false // an embedded file system has no links
+	}
+	to, err := os.Stat(l.Workspace.Abs(link))
+	if err != nil {
+		return true
+	}
+	for d := path.Dir(link); ; d = path.Dir(d) {
+		if fi, err := os.Stat(l.Workspace.Abs(d)); err != nil || os.SameFile(fi, to) {
+			return true
+		}
+		if d == "." {
+			return false
+		}
+	}
 }
 
 func (l *Loader) note(p *Package, file string) workspace.Fingerprint {
@@ -216,21 +240,27 @@ func matchSegment(pat, name string) bool {
 	return wild(pat, name)
 }
 
+// wild goes back only to the last *, so its time is bounded by the product of
+// the lengths.
 func wild(pat, s string) bool {
-	before, after, star := strings.Cut(pat, "*")
-	if !strings.HasPrefix(s, before) {
-		return false
-	}
-	if !star {
-		return s == before
-	}
-	s = s[len(before):]
-	for i := 0; i <= len(s); i++ {
-		if wild(after, s[i:]) {
-			return true
+	star, mark := -1, 0
+	p, i := 0, 0
+	for i < len(s) {
+		switch {
+		case p < len(pat) && pat[p] == '*':
+			star, mark = p, i
+			p++
+		case p < len(pat) && pat[p] == s[i]:
+			p++
+			i++
+		case star >= 0:
+			mark++
+			p, i = star+1, mark
+		default:
+			return false
 		}
 	}
-	return false
+	return strings.Trim(pat[p:], "*") == ""
 }
 
 func nativeSubpackages(ev *eval, _ *starlark.Thread, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
@@ -252,13 +282,13 @@ func nativeSubpackages(ev *eval, _ *starlark.Thread, args starlark.Tuple, kwargs
 		return nil, err
 	}
 	var direct []starlark.Value
-	last := ""
+	found := map[string]bool{}
 	for _, pkg := range all {
 		rel := strings.TrimPrefix(strings.TrimPrefix(pkg, ev.pkg.Label.Pkg), "/")
-		if rel == "" || last != "" && strings.HasPrefix(rel, last+"/") {
+		if rel == "" || below(rel, found) {
 			continue
 		}
-		last = rel
+		found[rel] = true
 		parts := strings.Split(rel, "/")
 		ok := false
 		for _, p := range splitAll(inc) {
@@ -275,4 +305,14 @@ func nativeSubpackages(ev *eval, _ *starlark.Thread, args starlark.Tuple, kwargs
 		return nil, fmt.Errorf("subpackages: nothing matches %q; if that is fine, say allow_empty = True", inc)
 	}
 	return starlark.NewList(direct), nil
+}
+
+// below reports whether one of the folders above dir is in found.
+func below(dir string, found map[string]bool) bool {
+	for d := path.Dir(dir); d != "."; d = path.Dir(d) {
+		if found[d] {
+			return true
+		}
+	}
+	return false
 }

@@ -234,7 +234,7 @@ func (l *Loader) evalModule(ctx context.Context, e *moduleEntry) (*module, error
 	}
 	prog, err := starlark.FileProgram(f, pre.Has)
 	if err != nil {
-		return nil, Explain(err)
+		return nil, explainUndefined(err, pre)
 	}
 	l.prefetch(ctx, m.loads)
 	thread := l.newThread(name, &eval{loader: l, file: e.label})
@@ -248,14 +248,14 @@ func (l *Loader) evalModule(ctx context.Context, e *moduleEntry) (*module, error
 	if err != nil {
 		return nil, err
 	}
-	for n, v := range m.globals {
-		switch v := v.(type) {
+	for _, n := range m.globals.Keys() { // sorted, for one name of several to win always
+		switch v := m.globals[n].(type) {
 		case *RuleClass:
-			if v.name == "" {
+			if v.name == "" && v.module == e.label {
 				v.name = n
 			}
 		case *Provider:
-			if v.name == "" {
+			if v.name == "" && v.module == e.label {
 				v.name = n
 			}
 		}

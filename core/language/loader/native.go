@@ -56,7 +56,7 @@ func (n *native) Attr(name string) (starlark.Value, error) {
 	if v, ok := d[name]; ok {
 		return v, nil
 	}
-	return nil, starlark.NoSuchAttrError(fmt.Sprintf("native has no %q%s", name, didYouMean(name, d.Keys())))
+	return nil, starlark.NoSuchAttrError(fmt.Sprintf("native has no %q", name))
 }
 
 type buildFunc func(ev *eval, thread *starlark.Thread, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error)
@@ -168,6 +168,9 @@ func nativeExports(ev *eval, thread *starlark.Thread, args starlark.Tuple, kwarg
 		if err != nil {
 			return nil, err
 		}
+		if lb.Package() != ev.pkg.Label {
+			return nil, fmt.Errorf("exports_files: %s is not in this package", lb)
+		}
 		ev.pkg.exports[lb.Name] = v
 	}
 	return starlark.None, nil
@@ -271,7 +274,46 @@ func ruleDict(t *Target) *starlark.Dict {
 	}
 	sort.Strings(names)
 	for _, n := range names {
-		_ = d.SetKey(starlark.String(n), t.Attrs[n])
+		_ = d.SetKey(starlark.String(n), spelled(t.Attrs[n], t.Package.Label))
 	}
 	return d
+}
+
+// spelled turns labels back into strings, as a BUILD file of the package would
+// write them: that is what macros compare with.
+func spelled(v starlark.Value, pkg label.Label) starlark.Value {
+	switch x := v.(type) {
+	case Label:
+		if x.Package() == pkg {
+			return starlark.String(":" + x.Name)
+		}
+		return starlark.String(x.String())
+	case *starlark.List:
+		out := make([]starlark.Value, x.Len())
+		for i := range out {
+			out[i] = spelled(x.Index(i), pkg)
+		}
+		return starlark.NewList(out)
+	case *starlark.Dict:
+		out := starlark.NewDict(x.Len())
+		for _, it := range x.Items() {
+			_ = out.SetKey(spelled(it[0], pkg), spelled(it[1], pkg))
+		}
+		return out
+	case *Select:
+		out := &Select{}
+		for _, p := range x.Parts {
+			np := SelectPart{NoMatch: p.NoMatch}
+			if p.Value != nil {
+				np.Value = spelled(p.Value, pkg)
+			}
+			for _, b := range p.Branches {
+				b.Value = spelled(b.Value, pkg)
+				np.Branches = append(np.Branches, b)
+			}
+			out.Parts = append(out.Parts, np)
+		}
+		return out
+	}
+	return v
 }

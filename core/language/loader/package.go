@@ -79,7 +79,7 @@ func (l *Loader) loadPackage(ctx context.Context, pkg label.Label) (*Package, er
 	pre["native"] = &native{loader: l, ctx: ctx}
 	prog, err := starlark.FileProgram(f, pre.Has)
 	if err != nil {
-		return nil, Explain(err)
+		return nil, explainUndefined(err, pre)
 	}
 	l.prefetch(ctx, loads)
 	thread := l.newThread(p.File, &eval{loader: l, file: pkg, pkg: p})

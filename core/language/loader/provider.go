@@ -3,7 +3,6 @@ package loader
 import (
 	"fmt"
 	"sort"
-	"strings"
 
 	"go.starlark.net/starlark"
 	"go.starlark.net/syntax"
@@ -19,6 +18,7 @@ type Provider struct {
 	Docs   map[string]string
 	Init   starlark.Callable
 	Pos    syntax.Position
+	module label.Label // the file being evaluated when it was made: only that may name it
 }
 
 // NewProvider returns a provider known to the engine itself.
@@ -131,19 +131,8 @@ func (s *Struct) typeName() string {
 }
 
 // String, Type, Freeze, Truth and Hash implement starlark.Value.
-func (s *Struct) String() string {
-	var b strings.Builder
-	b.WriteString(s.typeName() + "(")
-	for i, n := range s.names {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(n + " = " + s.values[i].String())
-	}
-	b.WriteString(")")
-	return b.String()
-}
-func (s *Struct) Type() string { return s.typeName() }
+func (s *Struct) String() string { return renderString(s) }
+func (s *Struct) Type() string   { return s.typeName() }
 func (s *Struct) Freeze() {
 	if s.frozen {
 		return
@@ -176,11 +165,7 @@ func (s *Struct) Attr(name string) (starlark.Value, error) {
 	if s.Provider != nil && contains(s.Provider.Fields, name) {
 		return nil, starlark.NoSuchAttrError(fmt.Sprintf("this %s has no value for the field %q", s.typeName(), name))
 	}
-	all := s.names
-	if s.Provider != nil && s.Provider.Fields != nil {
-		all = s.Provider.Fields
-	}
-	return nil, starlark.NoSuchAttrError(fmt.Sprintf("%s has no field %q%s", s.typeName(), name, didYouMean(name, all)))
+	return nil, starlark.NoSuchAttrError(fmt.Sprintf("%s has no field %q", s.typeName(), name))
 }
 
 // AttrNames implements starlark.HasAttrs.
@@ -243,7 +228,7 @@ func makeStruct(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kw
 }
 
 func makeProvider(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
-	p := &Provider{Pos: thread.CallFrame(1).Pos}
+	p := &Provider{Pos: thread.CallFrame(1).Pos, module: evalOf(thread).file}
 	var fields starlark.Value = starlark.None
 	var init starlark.Value = starlark.None
 	if err := starlark.UnpackArgs("provider", args, kwargs, "doc?", &p.Doc, "fields?", &fields, "init?", &init); err != nil {

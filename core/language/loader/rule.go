@@ -22,6 +22,7 @@ type RuleClass struct {
 	Provides   []*Provider
 	Pos        syntax.Position
 	File       label.Label // the .star file
+	module     label.Label // the file being evaluated when it was made: only that may name it
 }
 
 var _ starlark.Callable = (*RuleClass)(nil)
@@ -101,7 +102,7 @@ func makeRule(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple,
 	if ev.pkg != nil && ev.pkg.File == r.Pos.Filename() {
 		return nil, fmt.Errorf("rule() may only be called in .star files, not in %s", ev.pkg.File)
 	}
-	r.File = ev.here()
+	r.File, r.module = ev.here(), ev.file
 	var attrs *starlark.Dict
 	var provides, toolchains, execGroups, cfg, fragments, outputs starlark.Value
 	err := starlark.UnpackArgs("rule", args, kwargs, "implementation", &r.Impl, "attrs?", &attrs, "doc?", &r.Doc,

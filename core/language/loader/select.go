@@ -2,7 +2,6 @@ package loader
 
 import (
 	"fmt"
-	"strings"
 
 	"go.starlark.net/starlark"
 	"go.starlark.net/syntax"
@@ -36,28 +35,8 @@ const defaultCondition = "//conditions:default"
 var _ starlark.HasBinary = (*Select)(nil)
 
 // String, Type, Freeze, Truth and Hash implement starlark.Value.
-func (s *Select) String() string {
-	var b strings.Builder
-	for i, p := range s.Parts {
-		if i > 0 {
-			b.WriteString(" + ")
-		}
-		if p.Value != nil {
-			b.WriteString(p.Value.String())
-			continue
-		}
-		b.WriteString("select({")
-		for j, br := range p.Branches {
-			if j > 0 {
-				b.WriteString(", ")
-			}
-			fmt.Fprintf(&b, "%q: %s", br.Text, br.Value)
-		}
-		b.WriteString("})")
-	}
-	return b.String()
-}
-func (s *Select) Type() string { return "select" }
+func (s *Select) String() string { return renderString(s) }
+func (s *Select) Type() string   { return "select" }
 func (s *Select) Freeze() {
 	for _, p := range s.Parts {
 		if p.Value != nil {

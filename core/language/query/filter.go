@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 
+	"tool/core/language/graph"
 	"tool/core/language/loader"
 	"tool/core/model/label"
 )
@@ -177,14 +178,7 @@ func (f *testFinder) add(ctx context.Context, id int, filters []tagFilter) error
 	f.path = append(f.path, id)
 	defer func() { f.path = f.path[:len(f.path)-1] }()
 	filters = append(filters[:len(filters):len(filters)], newTagFilter(t.Tags))
-	members := loader.Labels(t.Attrs["tests"])
-	if len(members) == 0 {
-		for _, n := range t.Package.Names() {
-			if o := t.Package.Targets[n]; o.Kind == loader.RuleTarget && o.Rule.Test && !hasTag(o, "manual") {
-				members = append(members, o.Label)
-			}
-		}
-	}
+	members := graph.SuiteTests(t)
 	ids := make([]int, len(members))
 	for i, l := range members {
 		ids[i] = f.world.idFrom(l, id)
