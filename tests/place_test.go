@@ -125,7 +125,8 @@ func (p *place) fails(code int, want string, args ...string) {
 // stable is stable for the output in a place.
 func (p *place) stable(s string) string {
 	s = strings.NewReplacer(p.store, "$STORE", p.dir, "$WORK").Replace(s)
-	return progress.ReplaceAllString(sha256Part.ReplaceAllString(s, "SHA256"), "")
+	s = library.ReplaceAllString(sha256Part.ReplaceAllString(s, "SHA256"), "$1:LINE")
+	return progress.ReplaceAllString(s, "")
 }
 
 // built is what build --json prints.

@@ -69,9 +69,8 @@ func runBuild(c *cli.Context) error {
 		return err
 	}
 	if !c.Bool("check") && !c.Bool("nobuild") {
-		if r, ok := q.answer(); ok {
-			r.Seconds = time.Since(start).Seconds()
-			return printBuild(c, r)
+		if ok, err := q.answer(c, start); ok || err != nil {
+			return err
 		}
 	}
 	e, err := openEngine(c)
@@ -347,13 +346,22 @@ func printBuild(c *cli.Context, r *buildResult) error {
 		}
 		return json.NewEncoder(w).Encode(r)
 	}
-	p := newPalette(w)
-	for _, t := range r.Targets {
-		fmt.Fprintln(w, p.bold(t.Label))
+	_, err := fmt.Fprintf(w, "%s%s", targetText(r.Targets, newPalette(w)), summary(r.Actions, time.Duration(r.Seconds*float64(time.Second))))
+	return err
+}
+
+// targetText lists targets with their outputs, for people.
+func targetText(targets []builtTarget, p palette) []byte {
+	var b []byte
+	for _, t := range targets {
+		b = fmt.Appendf(b, "%s\n", p.bold(t.Label))
 		for _, o := range t.Outputs {
-			fmt.Fprintf(w, "  %s  %s\n", o.Path, p.dim(bytesize(o.Size)))
+			b = fmt.Appendf(b, "  %s  %s\n", o.Path, p.dim(bytesize(o.Size)))
 		}
 	}
-	_, err := fmt.Fprintf(w, "%d actions: %d executed, %d cached, in %s\n", r.Actions.Total, r.Actions.Executed, r.Actions.Cached, duration(time.Duration(r.Seconds*float64(time.Second))))
-	return err
+	return b
+}
+
+func summary(a actionCounts, took time.Duration) string {
+	return fmt.Sprintf("%d actions: %d executed, %d cached, in %s\n", a.Total, a.Executed, a.Cached, duration(took))
 }

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -43,35 +46,59 @@ func newQuestion(c *cli.Context) (*question, error) {
 	return &question{root: root, text: []byte(strings.Join(append(parts, c.Args().Slice()...), "\x00"))}, nil
 }
 
-// answer returns the kept result if nothing that it depends on has changed.
-func (q *question) answer() (*buildResult, bool) {
+// answer prints the kept result if nothing that it depends on has changed.
+func (q *question) answer(c *cli.Context, start time.Time) (bool, error) {
 	payload, ok := workspace.LoadAnswer(q.root, q.text)
 	if !ok {
-		return nil, false
+		return false, nil
 	}
-	r := &buildResult{}
-	if json.Unmarshal(payload, r) != nil {
-		return nil, false
+	// The targets stand in the payload as JSON and as text, ready to print:
+	// reading ten thousand of them back would take longer than checking them.
+	total, rest, _ := bytes.Cut(payload, []byte{'\n'})
+	targets, text, ok := bytes.Cut(rest, []byte{0})
+	n, err := strconv.Atoi(string(total))
+	if !ok || err != nil {
+		return false, nil
 	}
-	r.Actions.Cached, r.Actions.Executed = r.Actions.Total, 0
-	return r, true
+	seconds := time.Since(start)
+	w := c.App.Writer
+	if c.Bool("json") {
+		_, err = fmt.Fprintf(w, `{"targets":%s,"actions":{"total":%d,"executed":0,"cached":%d},"seconds":%g}`+"\n", targets, n, n, seconds.Seconds())
+		return true, err
+	}
+	if newPalette(w).on {
+		var r buildResult
+		if json.Unmarshal(targets, &r.Targets) != nil {
+			return false, nil
+		}
+		r.Actions, r.Seconds = actionCounts{n, 0, n}, seconds.Seconds()
+		return true, printBuild(c, &r)
+	}
+	_, err = fmt.Fprintf(w, "%s%s", text, summary(actionCounts{n, 0, n}, seconds))
+	return true, err
 }
 
 // keep saves a result for the next time. That it cannot be saved costs only
 // time, so errors are dropped.
 func (q *question) keep(e *engine, r *buildResult) {
-	payload, err := json.Marshal(r)
+	targets, err := json.Marshal(r.Targets)
 	if err != nil {
 		return
 	}
-	a := &workspace.Answer{Paths: e.ws.Record.All(), Payload: payload, Question: q.text}
-	for _, t := range r.Targets {
-		for _, o := range t.Outputs {
-			a.Paths[o.Path] = workspace.Stat(o.Path)
+	payload := fmt.Appendf(nil, "%d\n%s\x00", r.Actions.Total, targets)
+	payload = append(payload, targetText(r.Targets, palette{})...)
+	a := &workspace.Answer{Question: q.text, Payload: payload, Paths: e.ws.Record.All(), Base: e.store.Dir(), Outside: map[string]workspace.Fingerprint{}}
+	note := func(p string) {
+		if rel, err := filepath.Rel(a.Base, p); err == nil {
+			a.Outside[rel] = workspace.Stat(p)
 		}
 	}
-	p := e.store.RootFile(q.kept)
-	a.Paths[p] = workspace.Stat(p)
+	for _, t := range r.Targets {
+		for _, o := range t.Outputs {
+			note(o.Path)
+		}
+	}
+	note(e.store.RootFile(q.kept))
 	_ = workspace.SaveAnswer(q.root, a)
 }
 

@@ -3,13 +3,20 @@ package workspace
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/cespare/xxhash/v2"
+	"golang.org/x/sys/unix"
 )
 
 // An Answer is the whole result of a command, kept with the fingerprint of
@@ -17,30 +24,23 @@ import (
 // fingerprints stay, the same question has the same answer and nothing needs
 // to be read. Losing it loses time, never truth.
 type Answer struct {
-	Paths        map[string]Fingerprint // relative to the workspace; absolute ones outside of it
-	Payload      []byte
-	Question     []byte // all that the answer depends on besides files
-	fingerprints []pathPrint
+	Question []byte                 // all that the answer depends on besides files
+	Payload  []byte                 //
+	Paths    map[string]Fingerprint // relative to the workspace
+	Base     string                 // a folder outside of it, such as the store; "" for none
+	Outside  map[string]Fingerprint // relative to Base
 }
 
-type pathPrint struct {
-	path string
-	fp   Fingerprint
-}
-
-const answerMagic = "tool answer 1\n"
-
-var errAnswer = errors.New("not an answer of this version")
+// The file: magic, question, payload, base, then blocks of at most blockPaths
+// paths, each with its length, so that blocks can be checked side by side;
+// last an xxhash64 of all before it.
+const (
+	answerMagic = "tool answer 2\n"
+	blockPaths  = 1024
+)
 
 func answerFile(root string, question []byte) string {
-	var h [8]byte
-	binary.BigEndian.PutUint64(h[:], xxhash.Sum64(question))
-	const digits = "0123456789abcdef"
-	name := make([]byte, 0, 16)
-	for _, b := range h {
-		name = append(name, digits[b>>4], digits[b&15])
-	}
-	return filepath.Join(root, StateDir, "answers", string(name))
+	return filepath.Join(root, StateDir, "answers", fmt.Sprintf("%016x", xxhash.Sum64(question)))
 }
 
 // SaveAnswer keeps a. Paths changed within the clock's granularity before now
@@ -50,77 +50,114 @@ func SaveAnswer(root string, a *Answer) error {
 	b := []byte(answerMagic)
 	b = appendBytes(b, a.Question)
 	b = appendBytes(b, a.Payload)
-	b = binary.AppendUvarint(b, uint64(len(a.Paths)))
-	names := make([]string, 0, len(a.Paths))
-	for p := range a.Paths {
-		names = append(names, p)
-	}
-	slices.Sort(names)
-	for _, p := range names {
-		fp := a.Paths[p]
-		if fp.Racy(now) {
-			return nil
+	b = appendBytes(b, []byte(a.Base))
+	for base, paths := range []map[string]Fingerprint{a.Paths, a.Outside} {
+		names := slices.Sorted(maps.Keys(paths))
+		for chunk := range slices.Chunk(names, blockPaths) {
+			block := []byte{byte(base)}
+			for _, p := range chunk {
+				fp := paths[p]
+				if fp.Racy(now) {
+					return nil
+				}
+				block = fp.append(appendBytes(block, []byte(p)))
+			}
+			b = appendBytes(b, block)
 		}
-		b = appendBytes(b, []byte(p))
-		b = binary.AppendUvarint(b, uint64(fp.Mode))
-		b = binary.AppendVarint(b, fp.Size)
-		b = binary.AppendVarint(b, fp.Mtime)
-		b = binary.AppendVarint(b, fp.Ctime)
-		b = binary.AppendUvarint(b, fp.Ino)
 	}
 	b = binary.BigEndian.AppendUint64(b, xxhash.Sum64(b))
 	return WriteFileAtomic(answerFile(root, a.Question), b, 0o644)
+}
+
+func (f Fingerprint) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(f.Mode))
+	b = binary.AppendVarint(b, f.Size)
+	b = binary.AppendVarint(b, f.Mtime)
+	b = binary.AppendVarint(b, f.Ctime)
+	return binary.AppendUvarint(b, f.Ino)
+}
+
+func (d *answerDecoder) fingerprint() Fingerprint {
+	return Fingerprint{Mode: fs.FileMode(d.uvarint()), Size: d.varint(), Mtime: d.varint(), Ctime: d.varint(), Ino: d.uvarint()}
 }
 
 // LoadAnswer returns the kept payload for the question if every path is as it
 // was; ok is false in every other case, damage included.
 func LoadAnswer(root string, question []byte) (payload []byte, ok bool) {
 	b, err := os.ReadFile(answerFile(root, question))
-	if err != nil {
+	if err != nil || len(b) < len(answerMagic)+8 || string(b[:len(answerMagic)]) != answerMagic {
 		return nil, false
-	}
-	a, err := decodeAnswer(b)
-	if err != nil || string(a.Question) != string(question) {
-		return nil, false
-	}
-	buf := append([]byte(root), '/')
-	for _, p := range a.fingerprints {
-		host := p.path
-		if !filepath.IsAbs(host) {
-			buf = append(buf[:len(root)+1], p.path...)
-			host = string(buf)
-		}
-		if Stat(host) != p.fp {
-			return nil, false
-		}
-	}
-	return a.Payload, true
-}
-
-func decodeAnswer(b []byte) (*Answer, error) {
-	if len(b) < len(answerMagic)+8 || string(b[:len(answerMagic)]) != answerMagic {
-		return nil, errAnswer
 	}
 	body, sum := b[:len(b)-8], binary.BigEndian.Uint64(b[len(b)-8:])
 	if xxhash.Sum64(body) != sum {
-		return nil, errAnswer
+		return nil, false
 	}
 	d := answerDecoder{b: body[len(answerMagic):]}
-	a := &Answer{Question: d.bytes(), Payload: d.bytes()}
-	n := d.uvarint()
-	if d.bad || n > uint64(len(d.b)) {
-		return nil, errAnswer
+	if q := d.bytes(); string(q) != string(question) {
+		return nil, false
 	}
-	a.fingerprints = make([]pathPrint, n)
-	for i := range a.fingerprints {
-		p := &a.fingerprints[i]
-		p.path = string(d.bytes())
-		p.fp = Fingerprint{Mode: fs.FileMode(d.uvarint()), Size: d.varint(), Mtime: d.varint(), Ctime: d.varint(), Ino: d.uvarint()}
+	payload = d.bytes()
+	bases := []string{root, string(d.bytes())}
+	var blocks [][]byte
+	for len(d.b) > 0 && !d.bad {
+		blocks = append(blocks, d.bytes())
 	}
 	if d.bad {
-		return nil, errAnswer
+		return nil, false
 	}
-	return a, nil
+	var changed atomic.Bool
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(len(blocks), runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			for !changed.Load() {
+				i := int(next.Add(1)) - 1
+				if i >= len(blocks) {
+					return
+				}
+				if !unchanged(blocks[i], bases) {
+					changed.Store(true)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return payload, !changed.Load()
+}
+
+// unchanged compares each path of a block with what it was. Paths are looked
+// up from their base's folder: most of a long path is walked once.
+func unchanged(block []byte, bases []string) bool {
+	if len(block) == 0 || int(block[0]) >= len(bases) {
+		return false
+	}
+	dir, err := unix.Open(bases[block[0]], unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(dir)
+	d := answerDecoder{b: block[1:]}
+	for len(d.b) > 0 {
+		name := d.bytes()
+		want := d.fingerprint()
+		if d.bad || statAt(dir, name) != want {
+			return false
+		}
+	}
+	return true
+}
+
+// statAt is Stat for a name relative to an open folder; name is not kept.
+func statAt(dir int, name []byte) Fingerprint {
+	var buf [256]byte
+	path := append(append(buf[:0], name...), 0)
+	var st unix.Stat_t
+	_, _, errno := unix.Syscall6(unix.SYS_NEWFSTATAT, uintptr(dir), uintptr(unsafe.Pointer(&path[0])), uintptr(unsafe.Pointer(&st)), 0, 0, 0)
+	runtime.KeepAlive(path)
+	if errno != 0 {
+		return Fingerprint{}
+	}
+	return fingerprintOf(&st)
 }
 
 type answerDecoder struct {

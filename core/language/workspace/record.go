@@ -4,8 +4,9 @@ import (
 	"io/fs"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Fingerprint is what stat says of a path. Two equal fingerprints mean an
@@ -21,15 +22,19 @@ type Fingerprint struct {
 // Stat takes the fingerprint of a host path, following links; an absent or
 // unreadable path has the zero Fingerprint.
 func Stat(host string) Fingerprint {
-	var st syscall.Stat_t
-	if err := syscall.Stat(host, &st); err != nil {
+	var st unix.Stat_t
+	if err := unix.Stat(host, &st); err != nil {
 		return Fingerprint{}
 	}
+	return fingerprintOf(&st)
+}
+
+func fingerprintOf(st *unix.Stat_t) Fingerprint {
 	fp := Fingerprint{Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(), Ino: st.Ino}
-	switch st.Mode & syscall.S_IFMT {
-	case syscall.S_IFDIR:
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
 		fp.Mode = fs.ModeDir
-	case syscall.S_IFREG:
+	case unix.S_IFREG:
 	default:
 		fp.Mode = fs.ModeIrregular
 	}

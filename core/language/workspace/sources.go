@@ -2,7 +2,6 @@ package workspace
 
 import (
 	"encoding/binary"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,7 +44,7 @@ func OpenSourceIndex(root string) *SourceIndex {
 	d := answerDecoder{b: body[len(sourceMagic):]}
 	for len(d.b) > 0 && !d.bad {
 		p := string(d.bytes())
-		e := sourceEntry{fp: Fingerprint{Mode: fs.FileMode(d.uvarint()), Size: d.varint(), Mtime: d.varint(), Ctime: d.varint(), Ino: d.uvarint()}}
+		e := sourceEntry{fp: d.fingerprint()}
 		h := d.bytes()
 		if d.bad || len(h) != len(e.digest.Hash) {
 			break
@@ -95,11 +94,7 @@ func (x *SourceIndex) Save() error {
 	for _, p := range names {
 		e := x.known[p]
 		b = appendBytes(b, []byte(p))
-		b = binary.AppendUvarint(b, uint64(e.fp.Mode))
-		b = binary.AppendVarint(b, e.fp.Size)
-		b = binary.AppendVarint(b, e.fp.Mtime)
-		b = binary.AppendVarint(b, e.fp.Ctime)
-		b = binary.AppendUvarint(b, e.fp.Ino)
+		b = e.fp.append(b)
 		b = appendBytes(b, e.digest.Hash[:])
 		b = binary.AppendVarint(b, e.digest.Size)
 	}
