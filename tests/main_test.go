@@ -51,7 +51,7 @@ func run(m *testing.M) (code int, err error) {
 	shared = &fixture{dir: dir, tool: os.Getenv("TOOL_BINARY")}
 	if shared.tool == "" {
 		shared.tool = filepath.Join(dir, "bin", "tool")
-		cmd := exec.Command("go", "build", "-o", shared.tool, "tool/cmd/tool")
+		cmd := exec.Command("go", "build", "-buildvcs=false", "-o", shared.tool, "tool/cmd/tool")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("building the program: %w\n%s", err, out)

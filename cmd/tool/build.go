@@ -18,6 +18,7 @@ import (
 	"tool/core/language/workspace"
 	"tool/core/model/digest"
 	"tool/core/model/event"
+	"tool/core/model/label"
 	"tool/core/model/merkle"
 	"tool/core/storage/store"
 )
@@ -141,7 +142,7 @@ func (e *engine) build(c *cli.Context, q *question) (*buildResult, error) {
 		}
 		r.Targets = append(r.Targets, bt)
 	}
-	if rerr := e.root(q, c.Args().Slice(), refs, report.Keys); rerr != nil {
+	if rerr := e.root(ctx, q, c.Args().Slice(), refs, report.Keys); rerr != nil {
 		return nil, rerr
 	}
 	if err == nil {
@@ -297,17 +298,20 @@ func clearWay(top, dir string) error {
 
 // root keeps what was built from being collected. Roots are numbered for each
 // command (its target patterns); tool.toml's gc.keep_builds says how many stay.
-func (e *engine) root(q *question, patterns []string, refs []store.Ref, keys []digest.Digest) error {
+func (e *engine) root(ctx context.Context, q *question, patterns []string, refs []store.Ref, keys []digest.Digest) error {
 	keep := 1
 	if n := e.ws.Config.GC.KeepBuilds; n != nil {
 		keep = max(*n, 1)
 	}
-	name := e.rootLabel(patterns)
+	name, err := e.rootLabel(ctx, patterns)
+	if err != nil {
+		return err
+	}
 	r := store.Root{Kind: "build", Refs: refs, Label: name, Created: time.Now().UTC(), Workspace: e.ws.Root}
 	if k := e.ws.Config.GC.KeepInputs; k == nil || *k {
 		r.Actions = keys
 	}
-	name, err := e.store.AddNumberedRoot(rootPrefix(e.ws.Root, name), r, keep)
+	name, err = e.store.AddNumberedRoot(rootPrefix(e.ws.Root, name), r, keep)
 	if err != nil {
 		return fmt.Errorf("keeping %s from collection: %w", r.Label, err)
 	}
@@ -316,19 +320,24 @@ func (e *engine) root(q *question, patterns []string, refs []store.Ref, keys []d
 }
 
 // rootLabel is what a command's patterns are called, wherever it was run.
-func (e *engine) rootLabel(patterns []string) string {
-	var words []string
-	for _, p := range patterns {
-		if ps, err := e.patterns([]string{p}); err == nil && !ps[0].All && !ps[0].Negative {
-			if ls, err := e.graph.Expand(context.Background(), ps, graph.ExpandOptions{Manual: true}); err == nil && len(ls) == 1 {
-				p = ls[0].String()
-			}
-		} else if err == nil && !strings.HasPrefix(strings.TrimPrefix(p, "-"), "//") && !strings.HasPrefix(p, "@") {
-			p = strings.TrimSuffix("//"+e.cwd+"/", "//") + "/" + strings.TrimPrefix(p, "//")
-		}
-		words = append(words, p)
+func (e *engine) rootLabel(ctx context.Context, args []string) (string, error) {
+	ps, err := e.patterns(args)
+	if err != nil {
+		return "", err
 	}
-	return strings.Join(words, " ")
+	words := make([]string, len(ps))
+	for i, p := range ps {
+		words[i] = p.String()
+		if p.Guess != "" {
+			p.Negative = false
+			ls, err := e.graph.Expand(ctx, []label.Pattern{p}, graph.ExpandOptions{Manual: true})
+			if err != nil {
+				return "", err
+			}
+			words[i] = ls[0].String()
+		}
+	}
+	return strings.Join(words, " "), nil
 }
 
 // rootPrefix names the builds of some patterns in a workspace.

@@ -12,6 +12,7 @@ import (
 	"go.starlark.net/starlark"
 
 	"tool/core/language/loader"
+	"tool/core/language/workspace"
 	"tool/core/model/label"
 	"tool/rules"
 )
@@ -94,6 +95,9 @@ func documented(name string, v starlark.Value) (docEntry, bool) {
 			x := docAttr{Name: n, Type: string(a.Kind), Mandatory: a.Mandatory, Doc: a.Doc}
 			if !a.Mandatory {
 				x.Default = a.Zero().String()
+			}
+			if a.Setting != "" {
+				x.Default = a.Setting + " of " + workspace.ConfigFile
 			}
 			d.Attrs = append(d.Attrs, x)
 		}

@@ -62,6 +62,7 @@ type lockResult struct {
 
 type lockedFile struct {
 	File    string         `json:"file"`
+	Changed bool           `json:"changed"` // it is, or with --check would be, other than before
 	Written bool           `json:"written"`
 	Debs    int            `json:"debs"`
 	Modules int            `json:"modules"`
@@ -107,12 +108,15 @@ func runLock(c *cli.Context) error {
 		if !c.Bool("json") {
 			fmt.Fprint(c.App.Writer, l.Changes.String())
 			state := "unchanged"
-			if l.Written {
+			switch {
+			case l.Written:
 				state = "written"
+			case l.Changed:
+				state = "not up to date"
 			}
 			fmt.Fprintf(c.App.Writer, "%s: %d Debian packages, %d Go modules, %s\n", l.File, l.Debs, l.Modules, state)
 		}
-		stale = stale || l.Written
+		stale = stale || l.Changed
 	}
 	if stale && c.Bool("check") {
 		return withCode(exitBuild, errors.New("a lock is not up to date: run `tool lock`"))
@@ -159,11 +163,15 @@ func (e *engine) updateLock(ctx context.Context, m *mirrors, r *lockRequest, ref
 	}
 	next.Sort()
 	out := next.Bytes()
-	l := &lockedFile{File: r.file, Debs: len(next.Debs), Modules: len(next.Modules), Changes: changes, Written: string(out) != string(data)}
-	if l.Written && !check {
+	if changes == nil {
+		changes = debian.Changes{} // a list in JSON, too
+	}
+	l := &lockedFile{File: r.file, Debs: len(next.Debs), Modules: len(next.Modules), Changes: changes, Changed: string(out) != string(data)}
+	if l.Changed && !check {
 		if err := workspace.WriteFileAtomic(e.ws.Abs(r.file), out, 0o644); err != nil {
 			return nil, err
 		}
+		l.Written = true
 	}
 	return l, nil
 }

@@ -81,6 +81,9 @@ func (q *question) answer(c *cli.Context, start time.Time) (bool, error) {
 // keep saves a result for the next time. That it cannot be saved costs only
 // time, so errors are dropped.
 func (q *question) keep(e *engine, r *buildResult) {
+	if e.ws.Record.Racy() {
+		return
+	}
 	targets, err := json.Marshal(r.Targets)
 	if err != nil {
 		return

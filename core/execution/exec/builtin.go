@@ -27,6 +27,12 @@ type BuiltinCall struct {
 	CAS      *cas.Store
 	Store    *store.Store
 	Progress func(done, total int64) // bytes; never nil
+
+	Visible []store.Ref // all that an output can refer to
+
+	// Refs is set by a builtin that knows what each output refers to; outputs
+	// of the others are scanned, which costs reading all their bytes.
+	Refs [][]store.Ref
 }
 
 // NamedInput is an input artifact and its content.
@@ -57,16 +63,16 @@ func standard(name string) Builtin {
 
 func (b *build) cheap(name string) bool { return b.Builtins[name] == nil && standard(name) != nil }
 
-func (b *build) runBuiltin(p *plan) ([]merkle.Node, error) {
+func (b *build) runBuiltin(p *plan, visible []store.Ref) ([]merkle.Node, [][]store.Ref, error) {
 	f := b.Builtins[p.a.Builtin]
 	if f == nil {
 		f = standard(p.a.Builtin)
 	}
 	if f == nil {
-		return nil, fmt.Errorf("there is no builtin %q", p.a.Builtin)
+		return nil, nil, fmt.Errorf("there is no builtin %q", p.a.Builtin)
 	}
 	c := &BuiltinCall{
-		Name: p.a.Builtin, Params: []byte(p.params), Inputs: p.inputs, CAS: b.cas, Store: b.Store,
+		Name: p.a.Builtin, Params: []byte(p.params), Inputs: p.inputs, CAS: b.cas, Store: b.Store, Visible: visible,
 		Progress: func(done, total int64) {
 			b.events.Send(event.ActionProgress{ID: p.id, Done: done, Total: total})
 		},
@@ -78,7 +84,10 @@ func (b *build) runBuiltin(p *plan) ([]merkle.Node, error) {
 	if err == nil && len(nodes) != len(c.Outputs) {
 		err = fmt.Errorf("builtin %s made %d outputs instead of %d", c.Name, len(nodes), len(c.Outputs))
 	}
-	return nodes, err
+	if err == nil && c.Refs != nil && len(c.Refs) != len(nodes) {
+		err = fmt.Errorf("builtin %s told the references of %d outputs instead of %d", c.Name, len(c.Refs), len(nodes))
+	}
+	return nodes, c.Refs, err
 }
 
 // decode reads the parameters into v; an unknown one is an error.
@@ -92,6 +101,19 @@ func (c *BuiltinCall) decode(v any) error {
 		return fmt.Errorf("parameters of %s: more than one value", c.Name)
 	}
 	return nil
+}
+
+// input returns the input at an exec path; "" stands for the only one.
+func (c *BuiltinCall) input(path string) (NamedInput, error) {
+	if path == "" {
+		return c.only()
+	}
+	for _, in := range c.Inputs {
+		if in.Artifact.Path == path {
+			return in, nil
+		}
+	}
+	return NamedInput{}, fmt.Errorf("%s: %s is not among the inputs", c.Name, path)
 }
 
 // only returns the single input, for builtins that take one.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"tool/core/model/merkle"
+	"tool/core/storage/store"
 )
 
 // write makes a file of the content in its parameters.
@@ -44,19 +45,22 @@ func symlink(_ context.Context, c *BuiltinCall) ([]merkle.Node, error) {
 // maxTemplate bounds a template in bytes.
 const maxTemplate = 16 << 20
 
-// template copies its input with strings replaced. At each place the longest
-// key that fits is replaced; what was put in is not looked at again.
+// template copies a file with strings replaced. At each place the longest key
+// that fits is replaced; what was put in is not looked at again. Template is
+// the exec path of the file among the inputs; the others are those whose store
+// paths the substitutions hold. It may be left out where there is one input.
 //
-//	{"substitutions": {"from": "to", …}, "executable": false}
+//	{"template": "path/of/input", "substitutions": {"from": "to", …}, "executable": false}
 func template(_ context.Context, c *BuiltinCall) ([]merkle.Node, error) {
 	var p struct {
+		Template      string            `json:"template"`
 		Substitutions map[string]string `json:"substitutions"`
 		Executable    bool              `json:"executable"`
 	}
 	if err := c.decode(&p); err != nil {
 		return nil, err
 	}
-	in, err := c.only()
+	in, err := c.input(p.Template)
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +107,7 @@ func copyPart(_ context.Context, c *BuiltinCall) ([]merkle.Node, error) {
 		return nil, err
 	}
 	if p.From == "" || p.From == "." {
+		c.Refs = [][]store.Ref{in.Refs}
 		return []merkle.Node{in.Node}, nil
 	}
 	if in.Node.Kind != merkle.Dir {

@@ -3,11 +3,13 @@ package exec
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"tool/core/model/digest"
 	"tool/core/model/merkle"
+	"tool/core/storage/store"
 )
 
 // mergeParams are the parameters of merge@1.
@@ -41,12 +43,12 @@ type mergeParams struct {
 
 // merge makes the union of trees and files. Two different things at one path
 // are an error that names where both come from.
-func merge(_ context.Context, c *BuiltinCall) ([]merkle.Node, error) {
+func merge(ctx context.Context, c *BuiltinCall) ([]merkle.Node, error) {
 	var p mergeParams
 	if err := c.decode(&p); err != nil {
 		return nil, err
 	}
-	mounts, err := p.mounts(c)
+	mounts, refs, err := p.mounts(c)
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +57,11 @@ func merge(_ context.Context, c *BuiltinCall) ([]merkle.Node, error) {
 		return nil, err
 	}
 	if own != nil {
+		found, err := c.Store.Scan(ctx, merkle.Node{Kind: merkle.Dir, Digest: *own}, c.Visible)
+		if err != nil {
+			return nil, err
+		}
+		refs = append(refs, found...)
 		name := "the rule itself"
 		if len(c.Outputs) > 0 {
 			name = c.Outputs[0].Owner
@@ -74,11 +81,14 @@ func merge(_ context.Context, c *BuiltinCall) ([]merkle.Node, error) {
 			return nil, fmt.Errorf("mode of %s: %w", m.Path, err)
 		}
 	}
+	// A union needs what its parts need: no gigabyte is read to find that out.
+	slices.Sort(refs)
+	c.Refs = [][]store.Ref{slices.Compact(refs)}
 	return []merkle.Node{{Kind: merkle.Dir, Digest: root}}, nil
 }
 
-func (p *mergeParams) mounts(c *BuiltinCall) ([]merkle.Mount, error) {
-	var mounts []merkle.Mount
+// mounts returns what is merged, and what that refers to.
+func (p *mergeParams) mounts(c *BuiltinCall) (mounts []merkle.Mount, refs []store.Ref, err error) {
 	add := func(in NamedInput, at string) error {
 		t, err := merkle.At(c.CAS, at, in.Node)
 		if err != nil {
@@ -89,15 +99,16 @@ func (p *mergeParams) mounts(c *BuiltinCall) ([]merkle.Mount, error) {
 			name = in.Artifact.Path
 		}
 		mounts = append(mounts, merkle.Mount{Name: name, Tree: t})
+		refs = append(refs, in.Refs...)
 		return nil
 	}
 	if len(p.Mounts) == 0 {
 		for _, in := range c.Inputs {
 			if err := add(in, ""); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
-		return mounts, nil
+		return mounts, refs, nil
 	}
 	byPath := map[string]NamedInput{}
 	for _, in := range c.Inputs {
@@ -106,13 +117,13 @@ func (p *mergeParams) mounts(c *BuiltinCall) ([]merkle.Mount, error) {
 	for _, m := range p.Mounts {
 		in, ok := byPath[m.Input]
 		if !ok {
-			return nil, fmt.Errorf("merge: %s is not among the inputs", m.Input)
+			return nil, nil, fmt.Errorf("merge: %s is not among the inputs", m.Input)
 		}
 		if err := add(in, m.At); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return mounts, nil
+	return mounts, refs, nil
 }
 
 // own makes the tree of what the parameters themselves hold; nil for nothing.

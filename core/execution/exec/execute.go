@@ -37,7 +37,7 @@ func (b *build) step(id int, bytes bool) {
 		}
 	}
 	if a.Builtin != "" && b.cheap(a.Builtin) && !b.Check {
-		b.perform(p, &o) // not worth a slot
+		b.alone(p, &o) // not worth a slot
 		return
 	}
 	o.plan = p
@@ -60,6 +60,12 @@ func (b *build) cached(key digest.Digest, bytes bool) *Entry {
 func (b *build) execute(p *plan, bytes bool) {
 	o := outcome{id: p.id, exec: true, key: p.key, bytes: bytes}
 	defer func() { b.results <- o }()
+	b.alone(p, &o)
+}
+
+// alone performs an action, or takes the result of another process that was at
+// it meanwhile.
+func (b *build) alone(p *plan, o *outcome) {
 	if l, ok := b.Cache.(Locker); ok {
 		unlock, err := l.Lock(b.ctx, p.key)
 		if err != nil {
@@ -67,18 +73,17 @@ func (b *build) execute(p *plan, bytes bool) {
 			return
 		}
 		defer unlock()
-		// Another process may have been at it while we waited.
 		if !b.Check {
-			if o.entry = b.cached(p.key, bytes); o.entry != nil {
+			if o.entry = b.cached(p.key, o.bytes); o.entry != nil {
 				return
 			}
 		}
 	}
 	if b.Check {
-		b.check(p, &o)
+		b.check(p, o)
 		return
 	}
-	b.perform(p, &o)
+	b.perform(p, o)
 }
 
 // perform runs an action and records its result.
@@ -156,10 +161,15 @@ func (b *build) gather(p *plan) (gone []int, err error) {
 
 // run executes the command or builtin and returns its result.
 func (b *build) run(p *plan, o *outcome) (*Entry, error) {
+	candidates := make([]store.Ref, len(p.objects))
+	for i, ob := range p.objects {
+		candidates[i] = ob.ref
+	}
 	var nodes []merkle.Node
+	var refs [][]store.Ref // nil: not known before a scan
 	var err error
 	if p.a.Builtin != "" {
-		nodes, err = b.runBuiltin(p)
+		nodes, refs, err = b.runBuiltin(p, candidates)
 	} else {
 		nodes, err = b.runCommand(p, o)
 	}
@@ -167,17 +177,15 @@ func (b *build) run(p *plan, o *outcome) (*Entry, error) {
 		return nil, err
 	}
 	e := &Entry{Owner: p.a.Owner, Mnemonic: p.a.Mnemonic, Local: p.a.Local}
-	candidates := make([]store.Ref, len(p.objects))
-	for i, ob := range p.objects {
-		candidates[i] = ob.ref
-	}
 	for i, id := range p.a.Outputs {
 		art := b.g.Artifacts[id]
 		if err := fits(art, nodes[i]); err != nil {
 			return nil, err
 		}
 		out := EntryOutput{Path: art.Path, Node: nodes[i]}
-		if len(candidates) > 0 {
+		if refs != nil {
+			out.Refs = refs[i]
+		} else if len(candidates) > 0 {
 			if out.Refs, err = b.Store.Scan(b.ctx, nodes[i], candidates); err != nil {
 				return nil, fmt.Errorf("output %s: %w", art.Path, err)
 			}

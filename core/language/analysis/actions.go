@@ -466,7 +466,7 @@ func (c *ruleContext) builtin(thread *starlark.Thread, args starlark.Tuple, kwar
 	if err != nil {
 		return nil, fmt.Errorf("params: %w", err)
 	}
-	act := &action.Action{Builtin: name, Mnemonic: mnemonic, Progress: progress, Root: -1, Params: string(v.(starlark.String))}
+	act := &action.Action{Builtin: name, Mnemonic: mnemonic, Progress: c.progress(progress, ins, outs), Root: -1, Params: string(v.(starlark.String))}
 	if act.Mnemonic == "" {
 		act.Mnemonic = name
 	}

@@ -160,15 +160,7 @@ func (a *Analyzer) dep(ctx context.Context, from *loader.Target, lb label.Label)
 func (a *Analyzer) suite(ctx context.Context, lt *loader.Target) (*Target, error) {
 	t := &Target{Label: lt.Label, Loaded: lt, Providers: map[*loader.Provider]*loader.Struct{}}
 	var sets []*loader.Depset
-	labels := loader.Labels(lt.Attrs["tests"])
-	if len(labels) == 0 {
-		for _, n := range lt.Package.Names() {
-			if o := lt.Package.Targets[n]; o.Kind == loader.RuleTarget && o.Rule.Test {
-				labels = append(labels, o.Label)
-			}
-		}
-	}
-	for _, l := range labels {
+	for _, l := range graph.SuiteTests(lt) {
 		d, err := a.dep(ctx, lt, l)
 		if err != nil {
 			return nil, err

@@ -202,7 +202,15 @@ func (c *ruleContext) labelAttr(name string, a *loader.Attr, v starlark.Value) (
 
 // depend analyses one dependency and checks it against the attribute.
 func (c *ruleContext) depend(name string, a *loader.Attr, l label.Label) (*Target, error) {
-	t, err := c.analyzer.dep(c.ctx, c.loaded, l)
+	var t *Target
+	var err error
+	if a.Setting != "" && !c.loaded.Explicit[name] {
+		// The workspace chose it for all packages, so it need not be visible
+		// from each.
+		t, err = c.analyzer.Analyze(c.ctx, l)
+	} else {
+		t, err = c.analyzer.dep(c.ctx, c.loaded, l)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -46,6 +46,7 @@ type Attr struct {
 	Providers    [][]*Provider // an OR of ANDs
 	Executable   bool
 	Configurable bool
+	Setting      string // the setting that Default is, such as build.environment of tool.toml; "" for none
 }
 
 // String, Type, Freeze, Truth and Hash implement starlark.Value.
@@ -145,6 +146,15 @@ func makeAttr(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple,
 	if providers != nil {
 		if a.Providers, err = providerSets(b.Name(), providers); err != nil {
 			return nil, err
+		}
+	}
+	if s, ok := def.(*setting); ok {
+		if a.Kind != AttrLabel {
+			return nil, fmt.Errorf("%s: default: %s is a label", b.Name(), s)
+		}
+		a.Setting, def = s.name, nil
+		if !s.label.IsZero() {
+			def = Label{s.label}
 		}
 	}
 	if def != nil && def != starlark.None {

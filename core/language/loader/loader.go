@@ -342,16 +342,17 @@ func (l *Loader) Module(ctx context.Context, lb label.Label) (doc string, global
 // universe is what every file may use without a load.
 func (l *Loader) universe() starlark.StringDict {
 	return starlark.StringDict{
-		"struct":   starlark.NewBuiltin("struct", makeStruct),
-		"provider": starlark.NewBuiltin("provider", makeProvider),
-		"depset":   starlark.NewBuiltin("depset", makeDepset),
-		"select":   starlark.NewBuiltin("select", makeSelect),
-		"rule":     starlark.NewBuiltin("rule", makeRule),
-		"attr":     attrModule{},
-		"Label":    starlark.NewBuiltin("Label", l.makeLabel),
-		"fail":     starlark.NewBuiltin("fail", makeFail),
-		"range":    starlark.NewBuiltin("range", boundedRange),
-		"json":     starjson.Module,
+		"struct":              starlark.NewBuiltin("struct", makeStruct),
+		"provider":            starlark.NewBuiltin("provider", makeProvider),
+		"depset":              starlark.NewBuiltin("depset", makeDepset),
+		"select":              starlark.NewBuiltin("select", makeSelect),
+		"rule":                starlark.NewBuiltin("rule", makeRule),
+		"attr":                attrModule{},
+		"configuration_field": starlark.NewBuiltin("configuration_field", l.configurationField),
+		"Label":               starlark.NewBuiltin("Label", l.makeLabel),
+		"fail":                starlark.NewBuiltin("fail", makeFail),
+		"range":               starlark.NewBuiltin("range", boundedRange),
+		"json":                starjson.Module,
 
 		"DefaultInfo":     DefaultInfo,
 		"OutputGroupInfo": OutputGroupInfo,

@@ -17,7 +17,7 @@ const maxHeap = 4 << 30
 const heapMetric = "/memory/classes/heap/objects:bytes"
 
 // watchMemory cancels the thread once the heap has grown beyond maxHeap, or
-// half of a small machine's memory. Short evaluations cost one timer.
+// a third of a small machine's memory. Short evaluations cost one timer.
 func watchMemory(thread *starlark.Thread) (stop func()) {
 	const pause = 5 * time.Millisecond
 	limit := uint64(maxHeap)
@@ -25,7 +25,7 @@ func watchMemory(thread *starlark.Thread) (stop func()) {
 	watch := func() {
 		var si unix.Sysinfo_t
 		if unix.Sysinfo(&si) == nil {
-			limit = min(limit, si.Totalram*uint64(si.Unit)/2)
+			limit = min(limit, si.Totalram*uint64(si.Unit)/3)
 		}
 		t := time.NewTicker(pause)
 		defer t.Stop()

@@ -67,6 +67,7 @@ func (l *Loader) loadPackage(ctx context.Context, pkg label.Label) (*Package, er
 	delete(pre, "rule")
 	delete(pre, "provider")
 	delete(pre, "attr")
+	delete(pre, "configuration_field")
 	_, prelude, err := l.Module(ctx, preludeFile)
 	if err != nil {
 		return nil, err

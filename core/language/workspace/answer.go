@@ -28,7 +28,7 @@ type Answer struct {
 	Payload  []byte                 //
 	Paths    map[string]Fingerprint // relative to the workspace
 	Base     string                 // a folder outside of it, such as the store; "" for none
-	Outside  map[string]Fingerprint // relative to Base
+	Outside  map[string]Fingerprint // relative to Base; files that are replaced, never rewritten
 }
 
 // The file: magic, question, payload, base, then blocks of at most blockPaths
@@ -43,8 +43,10 @@ func answerFile(root string, question []byte) string {
 	return filepath.Join(root, StateDir, "answers", fmt.Sprintf("%016x", xxhash.Sum64(question)))
 }
 
-// SaveAnswer keeps a. Paths changed within the clock's granularity before now
-// are not trusted: then nothing is saved, and the next run evaluates again.
+// SaveAnswer keeps a. Its fingerprints must have been taken when the paths had
+// not just changed (see Recorder.Racy). A path of the workspace that changed
+// shortly before now is not trusted either: then nothing is saved, and the next
+// run evaluates again.
 func SaveAnswer(root string, a *Answer) error {
 	now := time.Now()
 	b := []byte(answerMagic)
@@ -57,7 +59,8 @@ func SaveAnswer(root string, a *Answer) error {
 			block := []byte{byte(base)}
 			for _, p := range chunk {
 				fp := paths[p]
-				if fp.Racy(now) {
+				// What lies outside is never rewritten in place.
+				if base == 0 && fp.Racy(now) {
 					return nil
 				}
 				block = fp.append(appendBytes(block, []byte(p)))

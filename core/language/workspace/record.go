@@ -61,6 +61,7 @@ type Recorder struct {
 	root string
 	mu   sync.Mutex
 	seen map[string]Fingerprint
+	racy bool
 }
 
 // NewRecorder returns an empty Recorder for paths relative to root.
@@ -84,7 +85,16 @@ func (r *Recorder) Note(rel string) Fingerprint {
 		return old
 	}
 	r.seen[rel] = fp
+	r.racy = r.racy || fp.Racy(time.Now())
 	return fp
+}
+
+// Racy reports whether some path had changed just before it was noted: then
+// what was read of it may differ from what the fingerprint stands for.
+func (r *Recorder) Racy() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.racy
 }
 
 // NoteDir records a folder's listing: its fingerprint changes when an entry

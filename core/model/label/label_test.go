@@ -47,6 +47,15 @@ func TestPattern(t *testing.T) {
 			t.Errorf("ParsePattern(%q) = %+v, %v; want %+v", c.s, p, err, c.want)
 		}
 	}
+	for _, c := range []struct{ s, cwd, want string }{
+		{"...", "x", "//x/..."}, {"//...", "x", "//..."}, {":b", "x", "//x:b"}, {"-//a/...", "", "-//a/..."},
+		{":*", "x", "//x:all-targets"}, {":all", "", "//:all"}, {"@rules//go/...:*", "", "@rules//go/...:all-targets"},
+	} {
+		p, err := ParsePattern(c.s, c.cwd)
+		if err != nil || p.String() != c.want {
+			t.Errorf("ParsePattern(%q).String() = %s, %v; want %s", c.s, p, err, c.want)
+		}
+	}
 	for _, s := range []string{"", "-", "//a/...:b", "//a//b", "//a:b/..", "@x"} {
 		if p, err := ParsePattern(s, ""); err == nil {
 			t.Errorf("ParsePattern(%q) = %+v, want an error", s, p)

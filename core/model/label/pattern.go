@@ -99,6 +99,32 @@ func checkPattern(s string, err error) error {
 	return nil
 }
 
+// String returns the pattern in a form that does not depend on the current
+// folder, save for a word whose Guess is open.
+func (p Pattern) String() string {
+	s := p.Label.PackageString()
+	switch {
+	case p.Guess != "":
+		s = p.Guess
+	case p.Recursive:
+		s = strings.TrimSuffix(s, "/") + "/..."
+		if p.Label.Pkg == "" {
+			s = p.Label.PackageString() + "..."
+		}
+	case p.All && !p.Files:
+		s += ":all"
+	case !p.All:
+		s = p.Label.String()
+	}
+	if p.Files {
+		s += ":all-targets"
+	}
+	if p.Negative {
+		s = "-" + s
+	}
+	return s
+}
+
 // MatchesPackage reports whether a wildcard pattern covers the package.
 func (p Pattern) MatchesPackage(l Label) bool {
 	if l.Repo != p.Label.Repo {

@@ -360,16 +360,23 @@ func TestZip(t *testing.T) {
 	}
 }
 
-// TestGolden pins the tree's digest: the builtin is part of action keys, so
-// what it makes of an archive may only change along with its version.
+// TestGolden pins the trees' digests: the builtins are part of action keys, so
+// what one makes of an archive may only change along with its version.
 func TestGolden(t *testing.T) {
-	b := makeDeb(t, "", entry{name: "./bin/a", body: "a", mode: 0o4755, uid: 1}, entry{name: "./etc/l", typ: tar.TypeSymlink, link: "/x"})
-	d, _, err := Deb(context.Background(), bytes.NewReader(b), To(newMem()), Options{})
-	if err != nil {
-		t.Fatal(err)
+	ctx := context.Background()
+	entries := []entry{{name: "./bin/a", body: "a", mode: 0o4755, uid: 1}, {name: "./etc/l", typ: tar.TypeSymlink, link: "/x"}}
+	b := makeDeb(t, "", entries...)
+	d, _, err := Deb(ctx, bytes.NewReader(b), To(newMem()), Options{})
+	if want := "9c525108ed4fad1809c31e4d7b8c56d659eca1137c611c4cf78c75873c37bba1/154"; err != nil || d.String() != want {
+		t.Errorf("unpack-deb@1: got %s, %v, want %s", d, err, want)
 	}
-	const want = "9c525108ed4fad1809c31e4d7b8c56d659eca1137c611c4cf78c75873c37bba1/154"
-	if d.String() != want {
-		t.Errorf("got %s, want %s", d, want)
+	d, err = Tar(ctx, bytes.NewReader(compress(t, "gz", makeTar(t, entries[0], entry{name: "etc/l", typ: tar.TypeSymlink, link: "../bin/a"}))), To(newMem()), Options{})
+	if want := "160c50eca8aa0d4cf6bc33f1b71ca07378d1ba415124d4462f27a8edf14f6187/154"; err != nil || d.String() != want {
+		t.Errorf("unpack@1, tar: got %s, %v, want %s", d, err, want)
+	}
+	b = makeZip(t, entry{name: "bin/a", body: "a", mode: 0o755}, entry{name: "etc/l", typ: tar.TypeSymlink, body: "x"})
+	d, err = Zip(ctx, bytes.NewReader(b), int64(len(b)), To(newMem()), Options{})
+	if want := "0ab2e73e83d200e9bcbb3178eb8b7851774a21ae8a67215ad15540a7fb1579af/154"; err != nil || d.String() != want {
+		t.Errorf("unpack@1, zip: got %s, %v, want %s", d, err, want)
 	}
 }

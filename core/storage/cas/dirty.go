@@ -103,11 +103,8 @@ func (s *Store) mark() error {
 		return fmt.Errorf("mark the store as being written: %w", err)
 	}
 	path := filepath.Join(s.dir, "dirty", s.boot+"."+rand.Text())
-	err = f.Sync()
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err == nil {
+	// Its name and time say all; it has no bytes that would need a sync too.
+	if err = os.Rename(tmp, path); err == nil {
 		err = syncDir(filepath.Join(s.dir, "dirty"))
 	}
 	if err != nil {
