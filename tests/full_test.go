@@ -14,17 +14,18 @@ func TestFullDisk(t *testing.T) {
 	if out, err := exec.Command("unshare", "-Urm", "mount", "-t", "tmpfs", "none", "/mnt").CombinedOutput(); err != nil {
 		t.Skipf("SKIPPED: no tmpfs can be mounted here to be filled: %v: %s", err, out)
 	}
-	p := newPlace(t, tempDir(t), layers(2, 3))
+	p := newPlace(t, "", layers(2, 3))
 	// The store lives as long as the mount namespace, so one shell does it all.
 	const script = `
-mount -t tmpfs -o size=40m none "$TOOL_STORE" || exit 99
+mkdir disk && mount -t tmpfs -o size=160m none disk && head -c 120m /dev/zero >disk/filler || exit 99
 "$TOOL" build //... >out1 2>err1; echo $? >code1
 "$TOOL" build //... >out2 2>err2; echo $? >code2
-mount -o remount,size=400m "$TOOL_STORE" || exit 99
+rm disk/filler
 "$TOOL" store verify >verify3 2>&1; echo $? >code3
 "$TOOL" build --json //... >out4 2>err4; echo $? >code4
 "$TOOL" store verify >verify5 2>&1; echo $? >code5
 `
+	p.store = p.path("disk/store")
 	cmd := exec.Command("unshare", "-Urm", "sh", "-c", script)
 	cmd.Dir = p.dir
 	cmd.Env = append(p.command().Env, "TOOL="+shared.tool)

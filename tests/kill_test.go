@@ -58,7 +58,7 @@ func TestKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		after := rand.N(span)
+		after := rand.N(span * 2 / 3)
 		timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
 		if cmd.Wait() != nil {
 			killed++

@@ -59,6 +59,9 @@ func run(m *testing.M) (code int, err error) {
 	} else if shared.tool, err = filepath.Abs(shared.tool); err != nil {
 		return 0, err
 	}
+	if err := os.Setenv("GOTMPDIR", dir); err != nil { // where testscript makes its folders
+		return 0, err
+	}
 	shared.mirror = sync.OnceValues(openMirror)
 	shared.store = sync.OnceValues(func() (string, error) { return warmStore(filepath.Join(dir, "store"), filepath.Join(dir, "warm")) })
 	return m.Run(), nil

@@ -191,6 +191,20 @@ func executionFlags() []cli.Flag {
 	}
 }
 
+// checkFlags finds wrong values of the execution flags. It comes first: an
+// answer that is remembered must not hide them.
+func checkFlags(c *cli.Context) error {
+	if c.IsSet("jobs") && c.Int("jobs") < 1 {
+		return usageError("--jobs=%d: want at least 1", c.Int("jobs"))
+	}
+	switch m := c.String("progress"); m {
+	case "", "auto", "terminal", "plain", "none":
+	default:
+		return usageError("--progress=%s is none of auto, terminal, plain, none", m)
+	}
+	return nil
+}
+
 func flags(sets ...[]cli.Flag) []cli.Flag {
 	var out []cli.Flag
 	for _, s := range sets {

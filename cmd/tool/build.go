@@ -65,6 +65,9 @@ type actionCounts struct {
 
 func runBuild(c *cli.Context) error {
 	start := time.Now()
+	if err := checkFlags(c); err != nil {
+		return err
+	}
 	q, err := newQuestion(c)
 	if err != nil {
 		return err
@@ -117,35 +120,27 @@ func (e *engine) build(c *cli.Context, q *question) (*buildResult, error) {
 		}
 	}
 	e.view.Send(event.PhaseStarted{Name: "building"})
+	ex.Unflushed = true
 	report, xerr := ex.Build(ctx, &e.analyzer.Actions, ids)
+	// The kernel takes its time to end the workers; nothing waits for that here.
+	go e.runner.Close()
 	err = errors.Join(err, xerr)
-	if report == nil || err != nil && !e.settings.KeepGoing {
-		return nil, err
-	}
-	r := &buildResult{Actions: actionCounts{report.Total, report.Executed, report.Cached}}
-	k := 0
-	var refs []store.Ref
-	for i, t := range targets {
-		bt := builtTarget{Label: t.Label.String(), Outputs: []builtOutput{}}
-		for _, f := range wanted[i] {
-			made := report.Wanted[k]
-			k++
-			if made.Node.Kind == 0 {
-				continue
-			}
-			o, ref, oerr := e.register(ctx, t, f, made)
-			if oerr != nil {
-				return nil, oerr
-			}
-			bt.Outputs = append(bt.Outputs, o)
-			refs = append(refs, ref)
+	var r *buildResult
+	if report != nil && (err == nil || e.settings.KeepGoing) {
+		var refs []store.Ref
+		if r, refs, xerr = e.register(ctx, targets, wanted, report); xerr == nil {
+			xerr = e.root(ctx, q, c.Args().Slice(), refs, report.Keys)
 		}
-		r.Targets = append(r.Targets, bt)
+		if xerr != nil {
+			r, err = nil, xerr
+		}
 	}
-	if rerr := e.root(ctx, q, c.Args().Slice(), refs, report.Keys); rerr != nil {
-		return nil, rerr
+	// One sync covers the build, its objects and its root; after a failure too:
+	// what succeeded should survive a loss of power.
+	if ferr := e.store.CAS().Flush(); ferr != nil {
+		r, err = nil, errors.Join(err, ferr)
 	}
-	if err == nil {
+	if r != nil && err == nil {
 		q.keep(e, r)
 	}
 	return r, err
@@ -234,33 +229,59 @@ func outputsOf(t *analysis.Target, groups string) ([]*analysis.File, error) {
 	return out, nil
 }
 
-// register makes a store object of an output and shows it in .tool/out.
-func (e *engine) register(ctx context.Context, t *analysis.Target, f *analysis.File, made exec.Realised) (builtOutput, store.Ref, error) {
-	name := store.NameOf(f.Artifact.Path)
-	ref, err := e.store.Add(ctx, store.Object{Name: name, Node: made.Node, Refs: made.Refs, Deriver: t.Label.String()})
-	if err != nil {
-		return builtOutput{}, "", fmt.Errorf("%s: %w", t.Label, err)
-	}
-	p, err := e.store.Realise(ctx, ref)
-	if err != nil {
-		return builtOutput{}, "", fmt.Errorf("%s: %w", t.Label, err)
-	}
-	size := made.Node.Digest.Size
-	if made.Node.Kind == merkle.Dir {
-		if size, err = e.store.Size(ref); err != nil {
-			return builtOutput{}, "", err
+// register makes store objects of the outputs and shows them in .tool/out.
+func (e *engine) register(ctx context.Context, targets []*analysis.Target, wanted [][]*analysis.File, report *exec.Report) (*buildResult, []store.Ref, error) {
+	var objects []store.Object
+	k := 0
+	for i, t := range targets {
+		for _, f := range wanted[i] {
+			if made := report.Wanted[k]; made.Node.Kind != 0 { // else it failed
+				objects = append(objects, store.Object{Name: store.NameOf(f.Artifact.Path), Node: made.Node, Refs: made.Refs, Deriver: t.Label.String()})
+			}
+			k++
 		}
 	}
-	if err := e.linkOut(f.Artifact.Path, p); err != nil {
-		return builtOutput{}, "", err
+	objects, err := e.store.Publish(ctx, e.lease, objects)
+	if err != nil {
+		return nil, nil, err
 	}
-	return builtOutput{Path: p, Ref: string(ref), Digest: made.Node.Digest, Size: size}, ref, nil
+	r := &buildResult{Actions: actionCounts{report.Total, report.Executed, report.Cached}}
+	refs := make([]store.Ref, 0, len(objects))
+	k = 0
+	for i, t := range targets {
+		bt := builtTarget{Label: t.Label.String(), Outputs: []builtOutput{}}
+		for _, f := range wanted[i] {
+			made := report.Wanted[k]
+			k++
+			if made.Node.Kind == 0 {
+				continue
+			}
+			o := objects[len(refs)]
+			refs = append(refs, o.Ref)
+			p := e.store.Path(o.Ref)
+			if err := e.linkOut(f.Artifact.Path, p); err != nil {
+				return nil, nil, err
+			}
+			size := made.Node.Digest.Size
+			if made.Node.Kind == merkle.Dir {
+				size = o.Size
+			}
+			bt.Outputs = append(bt.Outputs, builtOutput{Path: p, Ref: string(o.Ref), Digest: made.Node.Digest, Size: size})
+		}
+		r.Targets = append(r.Targets, bt)
+	}
+	return r, refs, nil
 }
 
 // linkOut makes .tool/out/<pkg>/<name> point at an output.
 func (e *engine) linkOut(execPath, target string) error {
 	link := filepath.Join(e.ws.Root, workspace.StateDir, "out", strings.TrimPrefix(execPath, "out/"))
-	if old, err := os.Readlink(link); err == nil && old == target {
+	old, err := os.Readlink(link)
+	if err == nil && old == target {
+		return nil
+	}
+	// Making one where there is none needs no other name to be whole.
+	if errors.Is(err, os.ErrNotExist) && os.Symlink(target, link) == nil {
 		return nil
 	}
 	dir := filepath.Dir(link)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -56,13 +57,27 @@ func runDoc(c *cli.Context) error {
 	if err != nil {
 		return withCode(exitUsage, err)
 	}
-	doc, globals, err := e.loader.Module(c.Context, lb)
+	want := c.Args().Get(1)
+	doc, entries, names, err := document(c.Context, e.loader, lb, want)
 	if err != nil {
 		return err
 	}
-	want := c.Args().Get(1)
-	var entries []docEntry
-	var names []string
+	if want != "" && len(entries) == 0 {
+		return usageError("%s has no %q%s", lb, want, nearest(want, names))
+	}
+	if c.Bool("json") {
+		return json.NewEncoder(c.App.Writer).Encode(map[string]any{"file": lb.String(), "doc": doc, "entries": entries})
+	}
+	return printDoc(c.App.Writer, lb, doc, entries)
+}
+
+// document returns a .star file's doc string and the documentation of its
+// public names, or of the one that is wanted; names are all of them.
+func document(ctx context.Context, l *loader.Loader, lb label.Label, want string) (doc string, entries []docEntry, names []string, err error) {
+	doc, globals, err := l.Module(ctx, lb)
+	if err != nil {
+		return "", nil, nil, err
+	}
 	for _, n := range globals.Keys() {
 		if strings.HasPrefix(n, "_") {
 			continue
@@ -74,13 +89,7 @@ func runDoc(c *cli.Context) error {
 			}
 		}
 	}
-	if want != "" && len(entries) == 0 {
-		return usageError("%s has no %q%s", lb, want, nearest(want, names))
-	}
-	if c.Bool("json") {
-		return json.NewEncoder(c.App.Writer).Encode(map[string]any{"file": lb.String(), "doc": doc, "entries": entries})
-	}
-	return printDoc(c.App.Writer, lb, doc, entries)
+	return doc, entries, names, nil
 }
 
 func documented(name string, v starlark.Value) (docEntry, bool) {
@@ -201,15 +210,28 @@ func dedent(s string) string {
 }
 
 func listLibrary(c *cli.Context) error {
+	files, err := library()
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return json.NewEncoder(c.App.Writer).Encode(map[string]any{"files": files})
+	}
+	fmt.Fprintln(c.App.Writer, strings.Join(files, "\n"))
+	return nil
+}
+
+// library lists the labels of the rule library's files.
+func library() ([]string, error) {
 	var files []string
 	dirs, err := rules.FS.ReadDir(".")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, d := range dirs {
 		es, err := rules.FS.ReadDir(d.Name())
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, e := range es {
 			if path.Ext(e.Name()) == ".star" {
@@ -218,9 +240,5 @@ func listLibrary(c *cli.Context) error {
 		}
 	}
 	sort.Strings(files)
-	if c.Bool("json") {
-		return json.NewEncoder(c.App.Writer).Encode(map[string]any{"files": files})
-	}
-	fmt.Fprintln(c.App.Writer, strings.Join(files, "\n"))
-	return nil
+	return files, nil
 }

@@ -58,12 +58,13 @@ func openEngine(c *cli.Context) (*engine, error) {
 		return nil, withCode(exitEnvironment, err)
 	}
 	e.cwd = ws.PackageOf(rel)
+	if err := checkFlags(c); err != nil {
+		return nil, err
+	}
 	if e.settings, err = settingsOf(c, &ws.Config); err != nil {
 		return nil, err
 	}
-	if e.view, err = newView(c.App.ErrWriter, c.String("progress")); err != nil {
-		return nil, err
-	}
+	e.view = newView(c.App.ErrWriter, c.String("progress"))
 	e.loader = loader.New(ws, rules.FS, e.view)
 	e.graph = &graph.Graph{Loader: e.loader, Config: graph.Config{Define: e.settings.Define, CompilationMode: e.settings.CompilationMode}}
 	e.analyzer = analysis.New(e.graph, e.view)
@@ -113,9 +114,7 @@ func settingsOf(c *cli.Context, cfg *workspace.Config) (workspace.Settings, erro
 		return s, usageError("--compilation_mode=%s is none of fastbuild, dbg, opt", m)
 	}
 	if c.IsSet("jobs") {
-		if s.Jobs = c.Int("jobs"); s.Jobs < 1 {
-			return s, usageError("--jobs=%d: want at least 1", s.Jobs)
-		}
+		s.Jobs = c.Int("jobs")
 	}
 	s.KeepGoing = s.KeepGoing || c.Bool("keep_going")
 	return s, nil

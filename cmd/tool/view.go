@@ -44,7 +44,7 @@ type runningAction struct {
 // plainEvery is how often a plain view tells how far it is.
 const plainEvery = 5 * time.Second
 
-func newView(out io.Writer, mode string) (*view, error) {
+func newView(out io.Writer, mode string) *view {
 	v := &view{out: out, palette: newPalette(out), start: time.Now(), last: time.Now(), running: map[int]*runningAction{}, stop: make(chan struct{}), width: 80}
 	switch mode {
 	case "", "auto":
@@ -54,8 +54,6 @@ func newView(out io.Writer, mode string) (*view, error) {
 	case "plain":
 	case "none":
 		v.quiet = true
-	default:
-		return nil, usageError("--progress=%s is none of auto, terminal, plain, none", mode)
 	}
 	if f, ok := out.(*os.File); ok {
 		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 20 {
@@ -66,7 +64,7 @@ func newView(out io.Writer, mode string) (*view, error) {
 		v.stopped.Add(1)
 		go v.tick()
 	}
-	return v, nil
+	return v
 }
 
 func (v *view) tick() {
@@ -124,6 +122,9 @@ func (v *view) Send(e event.Event) {
 			text = e.Mnemonic + " " + e.Owner
 		}
 		v.running[e.ID] = &runningAction{text: text, at: e.At}
+	case event.ActionPostponed:
+		v.counts = e.Counts
+		delete(v.running, e.ID)
 	case event.ActionProgress:
 		if r := v.running[e.ID]; r != nil {
 			r.done, r.total = e.Done, e.Total

@@ -22,6 +22,7 @@ import (
 
 	"tool/core/model/digest"
 	"tool/core/model/merkle"
+	"tool/core/storage/cas"
 	"tool/core/storage/store"
 )
 
@@ -40,9 +41,12 @@ type DiskCache struct {
 
 // OpenCache opens the cache in dir and makes it if needed.
 func OpenCache(dir string) (*DiskCache, error) {
-	for i := range 256 {
-		if err := os.MkdirAll(filepath.Join(dir, hex.EncodeToString([]byte{byte(i)})), 0o755); err != nil {
-			return nil, fmt.Errorf("open action cache: %w", err)
+	// The last shard is made last, so it tells that all are there.
+	if _, err := os.Lstat(filepath.Join(dir, "ff")); err != nil {
+		for i := range 256 {
+			if err := os.MkdirAll(filepath.Join(dir, hex.EncodeToString([]byte{byte(i)})), 0o755); err != nil {
+				return nil, fmt.Errorf("open action cache: %w", err)
+			}
 		}
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "locks"), os.O_RDWR|os.O_CREATE, 0o644)
@@ -93,24 +97,16 @@ func (c *DiskCache) path(key digest.Digest) string {
 // Get implements Cache. A file that is damaged or of another version is a miss.
 func (c *DiskCache) Get(key digest.Digest) *Entry {
 	p := c.path(key)
-	f, err := os.Open(p)
+	b, err := cas.ReadSmall(p, maxEntry)
 	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || info.Size() > maxEntry {
-		return nil
-	}
-	b := make([]byte, info.Size())
-	if n, err := f.ReadAt(b, 0); err != nil || n < len(b) {
 		return nil
 	}
 	e, err := decodeEntry(b)
 	if err != nil {
 		return nil
 	}
-	if now := time.Now(); now.Sub(info.ModTime()) > touchAfter {
+	var st unix.Stat_t
+	if now := time.Now(); unix.Stat(p, &st) == nil && now.Sub(time.Unix(st.Mtim.Unix())) > touchAfter {
 		_ = os.Chtimes(p, now, now) // a collection spares what is in use
 	}
 	return e
@@ -125,7 +121,7 @@ func (c *DiskCache) Put(key digest.Digest, e *Entry) error {
 	}
 	p := c.path(key)
 	tmp := p + ".tmp" + strconv.FormatUint(rand.Uint64(), 36)
-	if err := os.WriteFile(tmp, b, 0o644); err != nil {
+	if err := cas.WriteSmall(tmp, b, false); err != nil {
 		os.Remove(tmp)
 		return fmt.Errorf("action cache: %w", err)
 	}
@@ -270,24 +266,24 @@ func (c *DiskCache) Remove(key digest.Digest) error {
 // Lock implements Locker. A lock ends with its process.
 func (c *DiskCache) Lock(ctx context.Context, key digest.Digest) (func(), error) {
 	// Locks belong to an open file, so each needs one of its own.
-	f, err := os.OpenFile(c.locks.Name(), os.O_RDWR, 0)
+	fd, err := unix.Open(c.locks.Name(), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("lock action: %w", err)
+		return nil, fmt.Errorf("lock action: open %s: %w", c.locks.Name(), err)
 	}
 	// A byte of its own for each key: no two keys wait for each other.
 	l := unix.Flock_t{Type: unix.F_WRLCK, Start: int64(binary.BigEndian.Uint64(key.Hash[:]) >> 2), Len: 1}
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l)
+		err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &l)
 		if err == nil {
-			return func() { f.Close() }, nil
+			return func() { unix.Close(fd) }, nil
 		}
 		if err != unix.EAGAIN && err != unix.EACCES && err != unix.EINTR {
-			f.Close()
+			unix.Close(fd)
 			return nil, fmt.Errorf("lock action: %w", err)
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
+			unix.Close(fd)
 			return nil, context.Cause(ctx)
 		case <-time.After(pause):
 		}

@@ -209,6 +209,9 @@ func (b *build) run(p *plan, o *outcome) (*Entry, error) {
 				return nil, err
 			}
 		}
+		if out.Node.Kind == merkle.File {
+			b.complete.Store(out.Node.Digest, true) // it was put a moment ago
+		}
 	}
 	return e, nil
 }

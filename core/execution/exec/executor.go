@@ -32,6 +32,7 @@ type Executor struct {
 	KeepGoing bool // go on with what does not depend on a failure
 	Check     bool // execute everything again and compare
 	Keep      bool // leave the sandboxes of commands that fail
+	Unflushed bool // leave it to the caller, who writes more, to Flush the CAS
 }
 
 // SourceDigester tells the content of workspace files. Its bytes are put into
@@ -88,7 +89,7 @@ func (e *Executor) Build(ctx context.Context, g *action.Graph, want []int) (*Rep
 	defer b.close()
 	err = b.realise(want)
 	r := b.report(want)
-	if b.executed > 0 {
+	if b.executed > 0 && !e.Unflushed {
 		// Also after a failure: what succeeded should survive a power loss.
 		err = errors.Join(err, e.Store.CAS().Flush())
 	}

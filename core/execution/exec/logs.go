@@ -7,15 +7,21 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"tool/core/storage/cas"
 )
 
 // Logs keeps what the last run of each action wrote, in a directory: one file
-// for each owner, mnemonic and first output.
+// for each owner, mnemonic and first output, named <owner>-<the rest> (both
+// hashed) in one of 256 folders. A folder for each owner would be as many as
+// there are targets, and a folder is the dearest thing to make.
 type Logs struct{ dir string }
 
 // Log is what an action's last run wrote.
@@ -49,7 +55,8 @@ func short(s string) string {
 }
 
 func (l *Logs) file(owner, mnemonic, output string) string {
-	return filepath.Join(l.dir, short(owner), short(mnemonic+"\x00"+output))
+	o := short(owner)
+	return filepath.Join(l.dir, o[:2], o+"-"+short(mnemonic+"\x00"+output))
 }
 
 // put keeps a log; with quiet, that there is nothing to say.
@@ -71,20 +78,19 @@ func (l *Logs) put(g *Log, quiet bool) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-		return err
+	tmp := p + ".tmp" + strconv.FormatUint(rand.Uint64(), 36)
+	err = cas.WriteSmall(tmp, b, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			return err
+		}
+		err = cas.WriteSmall(tmp, b, false)
 	}
-	f, err := os.CreateTemp(filepath.Dir(p), ".tmp-")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), p)
+		err = os.Rename(tmp, p)
 	}
 	if err != nil {
-		os.Remove(f.Name())
+		os.Remove(tmp)
 	}
 	return err
 }
@@ -94,7 +100,8 @@ func lastBytes(b []byte, n int) []byte { return b[max(0, len(b)-n):] }
 // Logs returns the logs of an owner's actions, oldest first. Argv is one word
 // then: the command, quoted for a shell.
 func (l *Logs) Logs(owner string) ([]Log, error) {
-	dir := filepath.Join(l.dir, short(owner))
+	o := short(owner)
+	dir := filepath.Join(l.dir, o[:2])
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -104,7 +111,7 @@ func (l *Logs) Logs(owner string) ([]Log, error) {
 	}
 	var logs []Log
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") {
+		if !strings.HasPrefix(e.Name(), o+"-") || strings.Contains(e.Name(), ".tmp") {
 			continue
 		}
 		b, err := os.ReadFile(filepath.Join(dir, e.Name()))

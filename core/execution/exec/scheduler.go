@@ -44,8 +44,10 @@ type build struct {
 	total    int
 	ready    queue
 	queued   queue // to be executed
+	pinned   queue // of these, downloads: they wait for networks, not processors
 	active   int   // lookups under way
-	busy     int   // executions under way
+	busy     int   // executions under way, downloads aside
+	fetching int   // downloads under way
 	stop     bool  // start nothing more
 	executed int
 
@@ -84,7 +86,7 @@ const maxRewinds = 3
 // realise brings about the wanted artifacts and the closures of their
 // references, bytes included.
 func (b *build) realise(want []int) error {
-	b.ready.b, b.queued.b = b, b
+	b.ready.b, b.queued.b, b.pinned.b = b, b, b
 	b.plans = map[int]*plan{}
 	for _, id := range want {
 		if p := b.g.Artifacts[id].Producer; p >= 0 {
@@ -128,19 +130,36 @@ func (b *build) loop() {
 		}
 		for !b.stop && b.busy < b.jobs && b.queued.Len() > 0 {
 			b.busy++
-			id := b.queued.take()
-			p := b.plans[id]
-			delete(b.plans, id)
-			b.set(id, Running)
-			a := b.g.Actions[id]
-			b.events.Send(event.ActionStarted{ID: id, Owner: a.Owner, Mnemonic: a.Mnemonic, Progress: a.Progress, At: time.Now(), Counts: b.snapshot()})
-			go b.execute(p, b.nodes[id].bytes)
+			b.launch(b.queued.take())
 		}
-		if b.active+b.busy == 0 {
+		for !b.stop && b.fetching < maxDownloads && b.pinned.Len() > 0 {
+			b.fetching++
+			b.launch(b.pinned.take())
+		}
+		if b.active+b.busy+b.fetching == 0 {
 			return
 		}
 		b.handle(<-b.results)
 	}
+}
+
+// maxDownloads is how many downloads run at a time, beside the jobs.
+const maxDownloads = 8
+
+// download reports whether an action brings what is pinned.
+func (b *build) download(id int) bool {
+	outs := b.g.Actions[id].Outputs
+	return len(outs) > 0 && !b.g.Artifacts[outs[0]].Fixed.IsZero()
+}
+
+// launch starts the execution of a planned action.
+func (b *build) launch(id int) {
+	p := b.plans[id]
+	delete(b.plans, id)
+	b.set(id, Running)
+	a := b.g.Actions[id]
+	b.events.Send(event.ActionStarted{ID: id, Owner: a.Owner, Mnemonic: a.Mnemonic, Progress: a.Progress, At: time.Now(), Counts: b.snapshot()})
+	go b.execute(p, b.nodes[id].bytes)
 }
 
 // needBytes wants an action's outputs with their bytes.
@@ -229,10 +248,13 @@ func (b *build) learn(artifact int, v Realised) {
 
 // handle takes in an outcome.
 func (b *build) handle(o outcome) {
-	if o.exec {
-		b.busy--
-	} else {
+	switch {
+	case !o.exec:
 		b.active--
+	case b.download(o.id):
+		b.fetching--
+	default:
+		b.busy--
 	}
 	n := &b.nodes[o.id]
 	if !o.key.IsZero() {
@@ -253,7 +275,11 @@ func (b *build) handle(o outcome) {
 		}
 		b.byKey[o.key] = o.id
 		b.plans[o.id] = o.plan
-		b.queued.add(o.id)
+		if b.download(o.id) {
+			b.pinned.add(o.id)
+		} else {
+			b.queued.add(o.id)
+		}
 	default:
 		b.finish(o)
 	}
@@ -316,6 +342,7 @@ func (b *build) output(a *action.Action, e *Entry, out int) (Realised, error) {
 // rewind runs the producers of lost inputs again, before the action itself.
 func (b *build) rewind(id int, need []int) {
 	b.set(id, Waiting)
+	b.events.Send(event.ActionPostponed{ID: id, Counts: b.snapshot()})
 	for _, in := range need {
 		p := b.g.Artifacts[in].Producer
 		n := &b.nodes[p]

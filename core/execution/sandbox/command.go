@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"runtime"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,51 +30,42 @@ func (w *worker) run(q *request) reply {
 	if q.Shell {
 		return w.shell(q, start)
 	}
-	var out, errs log
-	done := make(chan struct{}, 2)
-	outW, err := capture(&out, done)
-	if err != nil {
-		return reply{Err: err.Error()}
+	var streams [2]stream
+	defer func() {
+		for i := range streams {
+			streams[i].close()
+		}
+	}()
+	for i := range streams {
+		if err := streams[i].open(); err != nil {
+			return reply{Err: err.Error()}
+		}
 	}
-	errW, err := capture(&errs, done)
-	if err != nil {
-		outW.Close()
-		return reply{Err: err.Error()}
-	}
+	pidfd := -1
 	attr := &syscall.ProcAttr{
 		Env:   q.Env,
-		Files: []uintptr{w.null.Fd(), outW.Fd(), errW.Fd()},
+		Files: []uintptr{w.null.Fd(), uintptr(streams[0].w), uintptr(streams[1].w)},
 		// Its own session: a Ctrl-C at the terminal is for the parent, which
 		// then ends the command in an orderly way.
-		Sys: &syscall.SysProcAttr{Setsid: true},
+		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	}
 	if err := w.setLastPid(firstPid - 1); err != nil {
 		return reply{Err: "set ns_last_pid: " + err.Error()}
 	}
 	pid, err := start1(q, attr)
-	outW.Close()
-	errW.Close()
+	for i := range streams {
+		streams[i].closeWriter()
+	}
 	r := reply{}
 	if err != nil {
 		r.ExitCode = notStarted(err)
-		fmt.Fprintf(&errs, "cannot start %s: %v\n", q.Argv[0], err)
+		fmt.Fprintf(&streams[1].log, "cannot start %s: %v\n", q.Argv[0], err)
 	} else {
-		r.ExitCode, r.TimedOut = wait(pid, q.Timeout)
+		r.ExitCode, r.TimedOut = w.wait(pid, pidfd, q.Timeout, streams[:])
 	}
 	_ = w.setLastPid(1) // so that this process's own threads stay below firstPid
-	<-done
-	<-done
-	r.Stdout, r.Stderr, r.Took = out.Bytes(), errs.Bytes(), time.Since(start)
+	r.Stdout, r.Stderr, r.Took = streams[0].log.Bytes(), streams[1].log.Bytes(), time.Since(start)
 	return r
-}
-
-func capture(l *log, done chan<- struct{}) (*os.File, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("pipe: %w", err)
-	}
-	go l.readAll(r, done)
-	return w, nil
 }
 
 // start1 starts the command on this thread, whose namespaces it gets.
@@ -131,44 +120,61 @@ func notStarted(err error) int {
 	return 126
 }
 
-// wait waits for pid, as init does for everything else too, then kills every
-// other process of the namespace and reaps them all. It returns pid's status.
-func wait(pid int, timeout time.Duration) (code int, timedOut bool) {
-	var late atomic.Bool
-	if timeout > 0 {
-		ended := make(chan struct{})
-		t := time.AfterFunc(timeout, func() {
-			late.Store(true)
-			_ = unix.Kill(-1, unix.SIGKILL)
-			close(ended)
-		})
-		defer func() {
-			if !t.Stop() {
-				<-ended // or its kill could hit the next command
+// reapEvery is how often processes are reaped that lost their parents, in
+// milliseconds. The command itself is noticed at once.
+const reapEvery = 20
+
+// wait waits for pid and reads its streams. As init does it reaps everything
+// else too; in the end it kills every other process of the namespace. It
+// returns pid's status. It exits if the parent goes away.
+func (w *worker) wait(pid, pidfd int, timeout time.Duration, streams []stream) (code int, timedOut bool) {
+	defer unix.Close(pidfd)
+	deadline := time.Now().Add(timeout)
+	fds := make([]unix.PollFd, 2, 2+len(streams))
+	fds[0] = unix.PollFd{Fd: int32(pidfd), Events: unix.POLLIN}
+	// The parent asks for nothing while a command runs, so this is its end.
+	fds[1] = unix.PollFd{Fd: int32(w.sock.Fd()), Events: unix.POLLIN | unix.POLLRDHUP}
+	for i := range streams {
+		fds = append(fds, unix.PollFd{Fd: int32(streams[i].r), Events: unix.POLLIN})
+	}
+	for ended := false; !ended; {
+		n, err := unix.Poll(fds, reapEvery)
+		if n > 0 && err == nil {
+			if fds[1].Revents != 0 {
+				os.Exit(0) // and all of this namespace dies with it
 			}
-		}()
+			for i := range streams {
+				if fds[2+i].Revents != 0 && !streams[i].read(w.buf) {
+					fds[2+i].Fd = -1
+				}
+			}
+		}
+		for {
+			var status unix.WaitStatus
+			p, err := unix.Wait4(-1, &status, unix.WALL|unix.WNOHANG, nil)
+			if p == pid {
+				code, ended = exitCode(status), true
+			}
+			if p <= 0 && err != unix.EINTR {
+				break
+			}
+		}
+		if timeout > 0 && !ended && !timedOut && !time.Now().Before(deadline) {
+			timedOut = true
+			_ = unix.Kill(-1, unix.SIGKILL)
+		}
 	}
-	code = -1
-	var status unix.WaitStatus
-	for code < 0 {
-		p, err := unix.Wait4(-1, &status, unix.WALL, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			code = 255 // cannot be: pid is this process's child
-		}
-		if p == pid {
-			code = exitCode(status)
-		}
-	}
-	timedOut = late.Load()
 	for {
 		_ = unix.Kill(-1, unix.SIGKILL)
 		if _, err := unix.Wait4(-1, nil, unix.WALL, nil); err == unix.ECHILD {
-			return code, timedOut
+			break
 		}
 	}
+	for i := range streams { // nobody is left who could write more
+		for streams[i].read(w.buf) {
+		}
+	}
+	return code, timedOut
 }
 
 func exitCode(s unix.WaitStatus) int {
@@ -180,13 +186,13 @@ func exitCode(s unix.WaitStatus) int {
 
 // shell runs the request on the worker's own standard streams.
 func (w *worker) shell(q *request, start time.Time) reply {
-	pid, err := start1(q, &syscall.ProcAttr{Env: q.Env, Files: []uintptr{0, 1, 2}})
-	runtime.KeepAlive(w)
+	pidfd := -1
+	pid, err := start1(q, &syscall.ProcAttr{Env: q.Env, Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{PidFD: &pidfd}})
 	if err != nil {
 		return reply{Err: fmt.Sprintf("start %s: %v", q.Argv[0], err)}
 	}
 	r := reply{}
-	r.ExitCode, _ = wait(pid, 0)
+	r.ExitCode, _ = w.wait(pid, pidfd, 0, nil)
 	r.Took = time.Since(start)
 	return r
 }

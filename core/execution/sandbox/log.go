@@ -2,7 +2,8 @@ package sandbox
 
 import (
 	"fmt"
-	"io"
+
+	"golang.org/x/sys/unix"
 
 	"tool/core/execution/exec"
 )
@@ -58,16 +59,53 @@ func (l *log) Bytes() []byte {
 	return append(b, l.ring[:l.next]...)
 }
 
-// readAll drains r into l and tells done.
-func (l *log) readAll(r io.ReadCloser, done chan<- struct{}) {
-	buf := make([]byte, 16<<10)
-	for {
-		n, err := r.Read(buf)
-		_, _ = l.Write(buf[:n])
-		if err != nil {
-			break
-		}
+// stream is a pipe to which a command writes, and what was read of it. The
+// descriptors are plain ones: the worker's single thread polls them itself.
+type stream struct {
+	log  log
+	r, w int // -1: closed
+}
+
+func (s *stream) open() error {
+	var p [2]int
+	s.r, s.w = -1, -1
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return fmt.Errorf("pipe: %w", err)
 	}
-	r.Close()
-	done <- struct{}{}
+	s.r, s.w = p[0], p[1]
+	return nil
+}
+
+func (s *stream) closeWriter() {
+	if s.w > 0 {
+		unix.Close(s.w)
+		s.w = -1
+	}
+}
+
+func (s *stream) close() {
+	s.closeWriter()
+	if s.r > 0 {
+		unix.Close(s.r)
+		s.r = -1
+	}
+}
+
+// read takes in what is there, waiting for some, and reports whether there may
+// be more.
+func (s *stream) read(buf []byte) bool {
+	if s.r < 0 {
+		return false
+	}
+	n, err := unix.Read(s.r, buf)
+	if err == unix.EINTR {
+		return true
+	}
+	if n <= 0 {
+		unix.Close(s.r)
+		s.r = -1
+		return false
+	}
+	_, _ = s.log.Write(buf[:n])
+	return true
 }

@@ -130,14 +130,16 @@ func enterRoot(q *request) error {
 			return fmt.Errorf("mount /tmp: %w", err)
 		}
 	}
-	if err := unix.Mount("/dev", at+"/dev", "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("bind /dev: %w", err)
+	// This namespace's own copies; moving them saves copying their many mounts
+	// once more.
+	if err := unix.Mount("/dev", at+"/dev", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move /dev: %w", err)
 	}
 	if err := unix.Mount("shm", at+"/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
 		return fmt.Errorf("mount /dev/shm: %w", err)
 	}
-	if err := unix.Mount("/proc", at+"/proc", "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("bind /proc: %w", err)
+	if err := unix.Mount("/proc", at+"/proc", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move /proc: %w", err)
 	}
 	if err := pivot(at); err != nil {
 		return err

@@ -57,7 +57,7 @@ func (r *Runner) Run(ctx context.Context, s *exec.Spawn) (*exec.Result, error) {
 	keep := false
 	defer func() {
 		if !keep {
-			_ = r.cas.RemoveAll(st.dir)
+			st.remove(r)
 		}
 	}()
 	w, err := r.worker()
@@ -132,6 +132,9 @@ func (r *Runner) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
+	for _, w := range r.idle { // all at once: the kernel takes its time for each
+		go w.kill()
+	}
 	for _, w := range r.idle {
 		w.kill()
 	}

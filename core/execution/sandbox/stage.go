@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"tool/core/execution/exec"
 	"tool/core/model/digest"
 	"tool/core/model/merkle"
@@ -28,6 +30,7 @@ type staging struct {
 	req   request
 	areas []string // exec paths of the writable directories; <n> is areas[n]
 	made  map[string]bool
+	tops  []string // the directories of dir itself
 }
 
 // inputsDir is where inputs are that would otherwise lie below a writable
@@ -236,6 +239,19 @@ func (st *staging) writable(name, target string) {
 	st.req.Writable = append(st.req.Writable, mount{Target: target, Source: st.rel + "/" + name})
 }
 
+// remove removes the staging. A command that left nothing behind is the usual
+// case, so the directories are tried before they are looked into.
+func (st *staging) remove(r *Runner) {
+	for _, p := range st.tops {
+		if err := unix.Rmdir(p); err != nil && err != unix.ENOENT {
+			break
+		}
+	}
+	if unix.Rmdir(st.dir) != nil {
+		_ = r.cas.RemoveAll(st.dir) // what stays goes with this process's temporary space
+	}
+}
+
 // rel returns a path of the CAS as the workers know it.
 func (r *Runner) rel(host string) (string, error) {
 	rel, err := filepath.Rel(r.cas.Dir(), host)
@@ -259,6 +275,9 @@ func (st *staging) mkdir(rel string) error {
 		return err
 	}
 	st.made[rel] = true
+	if !strings.Contains(rel, "/") {
+		st.tops = append(st.tops, p)
+	}
 	return os.Chmod(p, 0o755)
 }
 

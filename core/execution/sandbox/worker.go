@@ -48,16 +48,18 @@ func Main() {
 		os.Exit(1)
 	}
 	_ = send(sock, reply{})
-	w.serve(sock)
-	os.Exit(0) // the kernel kills what is left of this pid namespace
+	w.sock = sock
+	w.serve() // its exit lets the kernel kill what is left of this pid namespace
 }
 
 // worker is the state of a worker process: pid 1 of its own pid, network, IPC,
 // UTS, mount and user namespaces, with a root that holds little but the CAS.
 type worker struct {
+	sock    *os.File // to the parent; blocking
 	lastPid *os.File // /proc/sys/kernel/ns_last_pid
 	home    *os.File // the mount namespace from which those of commands are copied
 	null    *os.File
+	buf     []byte // what is read of a command's streams
 }
 
 // firstPid is the command's process id. Those below are for the worker's own
@@ -69,6 +71,8 @@ func newWorker(s setup) (*worker, error) {
 	// unhandled SIGTERM from a command would end it. An ignored signal
 	// would stay ignored in commands; a handled one does not.
 	signal.Notify(make(chan os.Signal, 1))
+	// But for this one, which is ignored by default and comes for every child.
+	signal.Reset(unix.SIGCHLD)
 	unix.Umask(0)
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("prctl(PR_SET_PDEATHSIG): %w", err)
@@ -89,7 +93,7 @@ func newWorker(s setup) (*worker, error) {
 	if err := base(s.Store); err != nil {
 		return nil, err
 	}
-	w := &worker{}
+	w := &worker{buf: make([]byte, 64<<10)}
 	var err error
 	if w.lastPid, err = os.OpenFile("/proc/sys/kernel/ns_last_pid", os.O_WRONLY, 0); err != nil {
 		return nil, err
@@ -148,34 +152,26 @@ func loopbackUp() error {
 	return nil
 }
 
-// serve answers requests one at a time until the parent is gone.
-func (w *worker) serve(sock *os.File) {
-	requests := make(chan *request)
-	go func() {
+// serve answers requests one at a time until the parent is gone. All of it is
+// done by one thread: each hand-over to another costs more than the mounts do.
+func (w *worker) serve() {
+	w.warm()
+	w.onThread(func() {
 		for {
 			q := new(request)
-			if receive(sock, q) != nil {
-				os.Exit(0) // also while a command runs: it dies with this process
+			if receive(w.sock, q) != nil {
+				os.Exit(0)
 			}
-			requests <- q
-		}
-	}()
-	w.warm()
-	answers := make(chan reply)
-	go w.onThread(func() {
-		for q := range requests {
-			answers <- w.run(q)
+			r := w.run(q)
+			if send(w.sock, r) != nil {
+				os.Exit(0)
+			}
 			// The parent goes on already; this drops the command's mounts.
 			if err := w.leaveRoot(); err != nil {
 				os.Exit(1)
 			}
 		}
 	})
-	for r := range answers {
-		if send(sock, r) != nil {
-			return
-		}
-	}
 }
 
 // warm makes sure that some threads are idle. One started while a command runs

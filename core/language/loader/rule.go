@@ -154,7 +154,7 @@ func makeRule(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple,
 			if !identifier(name) {
 				return nil, fmt.Errorf("rule: %q is not a valid attribute name", name)
 			}
-			if strings.HasPrefix(name, "_") && a.Default == nil {
+			if strings.HasPrefix(name, "_") && a.Default == nil && a.Setting == "" {
 				return nil, fmt.Errorf("rule: the private attribute %q needs a default", name)
 			}
 			r.Attrs[name] = a

@@ -45,6 +45,13 @@ type ActionStarted struct {
 	Counts   Counts
 }
 
+// ActionPostponed is sent when a started action has to wait after all, for
+// inputs that must be brought again.
+type ActionPostponed struct {
+	ID     int
+	Counts Counts
+}
+
 // ActionProgress reports bytes of a running action, for example a download.
 type ActionProgress struct {
 	ID          int
@@ -64,9 +71,10 @@ type ActionFinished struct {
 	Counts   Counts
 }
 
-func (Printed) event()        {}
-func (Warning) event()        {}
-func (PhaseStarted) event()   {}
-func (ActionStarted) event()  {}
-func (ActionProgress) event() {}
-func (ActionFinished) event() {}
+func (Printed) event()         {}
+func (Warning) event()         {}
+func (PhaseStarted) event()    {}
+func (ActionStarted) event()   {}
+func (ActionPostponed) event() {}
+func (ActionProgress) event()  {}
+func (ActionFinished) event()  {}

@@ -179,7 +179,10 @@ func (a *adoption) file(parent *os.File, name string) (merkle.Node, error) {
 	if !ownInode(f, &st) {
 		node.Digest, err = a.s.copyIn(f, node.Executable)
 	} else {
-		node.Digest, err = a.s.moveIn(parent, name, f, &st, node.Executable)
+		var moved bool
+		if node.Digest, moved, err = a.s.moveIn(parent, name, f, &st, node.Executable); moved {
+			return node, nil
+		}
 	}
 	if err != nil {
 		return merkle.Node{}, pathErr("store", parent, name, err)
@@ -241,33 +244,34 @@ func (s *Store) copyIn(f *os.File, executable bool) (digest.Digest, error) {
 	return w.Commit(executable)
 }
 
-func (s *Store) moveIn(parent *os.File, name string, f *os.File, st *unix.Stat_t, executable bool) (digest.Digest, error) {
-	d, err := digest.FromReader(f)
-	if err != nil {
-		return digest.Digest{}, err
+// moveIn stores a file by renaming it. moved is false if the store had its
+// content already: then the file is still there.
+func (s *Store) moveIn(parent *os.File, name string, f *os.File, st *unix.Stat_t, executable bool) (d digest.Digest, moved bool, err error) {
+	if d, err = digest.FromReader(f); err != nil {
+		return d, false, err
 	}
 	var now unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &now); err != nil {
-		return digest.Digest{}, err
+		return d, false, err
 	}
 	if now.Size != d.Size || now.Nlink != 1 || now.Mtim != st.Mtim {
-		return digest.Digest{}, errors.New("someone is still writing to it")
+		return d, false, errors.New("someone is still writing to it")
 	}
 	if ok, err := s.renew(d); ok || err != nil {
-		return d, err
+		return d, false, err
 	}
 	if err := s.beginWrite(); err != nil {
-		return digest.Digest{}, err
+		return d, false, err
 	}
 	defer s.endWrite()
 	if err := seal(f, mode(executable)); err != nil {
-		return digest.Digest{}, err
+		return d, false, err
 	}
 	if err := s.rename(int(parent.Fd()), name, d, executable, false); err != nil {
 		if errors.Is(err, unix.EXDEV) {
-			return digest.Digest{}, fmt.Errorf("%w (it must be on the store's file system)", err)
+			return d, false, fmt.Errorf("%w (it must be on the store's file system)", err)
 		}
-		return digest.Digest{}, err
+		return d, false, err
 	}
-	return d, nil
+	return d, true, nil
 }

@@ -39,3 +39,45 @@ func ReadSmall(path string, max int64) ([]byte, error) {
 	}
 	return b, nil
 }
+
+// WriteSmall makes a new file that holds b, with mode 0644 less the umask; with
+// sync its bytes are on disk on return. Like ReadSmall it spares system calls.
+// After an error there may be a file, to be removed.
+func WriteSmall(path string, b []byte, sync bool) error {
+	fd, err := create(path, 0o644)
+	if err != nil {
+		return err
+	}
+	for err == nil && len(b) > 0 {
+		var n int
+		n, err = unix.Write(fd, b)
+		if err == unix.EINTR {
+			err = nil
+		}
+		b = b[max(n, 0):]
+	}
+	if err == nil && sync {
+		err = unix.Fsync(fd)
+	}
+	if cerr := unix.Close(fd); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return &os.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
+}
+
+// create makes a file that must not exist.
+func create(path string, mode uint32) (int, error) {
+	for {
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+		switch err {
+		case nil:
+			return fd, nil
+		case unix.EINTR:
+		default:
+			return -1, &os.PathError{Op: "create", Path: path, Err: err}
+		}
+	}
+}

@@ -65,7 +65,12 @@ func (s *Store) putSmall(d digest.Digest, b []byte, executable bool) error {
 
 // newFile makes an empty file of our own under tmp.
 func (s *Store) newFile(prefix string) (*os.File, error) {
-	return os.OpenFile(s.tmpName(prefix), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	path := s.tmpName(prefix)
+	fd, err := create(path, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // closeTemp closes f and, if err tells that it was not placed, removes it.
@@ -122,6 +127,9 @@ func (s *Store) Put(ctx context.Context, want digest.Digest, r io.Reader) (diges
 			return want, err
 		}
 		r = io.LimitReader(r, want.Size+1) // a sender that does not stop must not fill the disk
+		if want.Size < smallMax {
+			return want, s.putWanted(ctx, want, r)
+		}
 	}
 	w, err := s.NewWriter()
 	if err != nil {
@@ -135,6 +143,22 @@ func (s *Store) Put(ctx context.Context, want digest.Digest, r io.Reader) (diges
 		return digest.Digest{}, &MismatchError{Want: want, Got: got}
 	}
 	return w.Commit(false)
+}
+
+// putWanted is Put for what fits into memory and is not there yet.
+func (s *Store) putWanted(ctx context.Context, want digest.Digest, r io.Reader) error {
+	b := make([]byte, want.Size+1)
+	n, err := io.ReadFull(&ctxReader{ctx, r}, b)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return fmt.Errorf("store a blob: %w", err)
+	}
+	if got := digest.Of(b[:n]); got != want {
+		return &MismatchError{Want: want, Got: got}
+	}
+	if err := s.putSmall(want, b[:n], false); err != nil {
+		return fmt.Errorf("store blob %s: %w", want, s.wrap(err))
+	}
+	return nil
 }
 
 // MismatchError says that content does not have the digest it should have.

@@ -22,7 +22,9 @@ type generation struct {
 
 // generations returns the numbered roots of prefix, oldest first.
 func (s *Store) generations(prefix string) ([]generation, error) {
-	roots, err := s.Roots()
+	// Only these are read: a root may be large, and there may be many others.
+	head := escape(prefix + "#")
+	roots, err := s.rootsAt(head[:min(len(head), rootFileHead)])
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +54,10 @@ func (s *Store) Rotate(prefix string, keep int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var removed []string
+	return s.rotate(gens, keep)
+}
+
+func (s *Store) rotate(gens []generation, keep int) (removed []string, err error) {
 	for _, g := range gens[:max(0, len(gens)-keep)] {
 		if err := s.RemoveRoot(g.root.Name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return removed, err
@@ -85,7 +90,7 @@ func (s *Store) AddNumberedRoot(prefix string, r Root, keep int) (string, error)
 	if len(gens) > 0 {
 		newest := gens[len(gens)-1]
 		if r.Name = newest.root.Name; sameRoot(&newest.root, r) {
-			_, err := s.Rotate(prefix, max(keep, 1))
+			_, err := s.rotate(gens, max(keep, 1))
 			return r.Name, err
 		}
 		if newest.n == math.MaxUint64 {
@@ -97,6 +102,6 @@ func (s *Store) AddNumberedRoot(prefix string, r Root, keep int) (string, error)
 	if err := s.AddRoot(r); err != nil {
 		return "", err
 	}
-	_, err = s.Rotate(prefix, max(keep, 1))
+	_, err = s.rotate(append(gens, generation{next, r}), max(keep, 1))
 	return r.Name, err
 }

@@ -48,6 +48,10 @@ func (e *NotRegisteredError) Is(target error) bool { return target == os.ErrNotE
 
 const objectVersion = 1
 
+// maxObjectFile bounds what is read of an object's metadata, in bytes. It is
+// room for a million references.
+const maxObjectFile = 256 << 20
+
 type objectFile struct {
 	Version    int           `json:"version"`
 	Name       string        `json:"name"`
@@ -102,7 +106,7 @@ func (s *Store) Get(r Ref) (*Object, error) {
 	if _, err := ParseRef(string(r)); err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(s.objectPath(r))
+	b, err := cas.ReadSmall(s.objectPath(r), maxObjectFile)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, &NotRegisteredError{Ref: r}
 	}
@@ -128,17 +132,13 @@ func (s *Store) Add(ctx context.Context, o Object) (Ref, error) {
 }
 
 func (s *Store) add(ctx context.Context, o Object) (Ref, error) {
-	if err := CheckName(o.Name); err != nil {
+	o, err := normal(o)
+	if err != nil {
 		return "", err
 	}
-	if o.Node.Kind != merkle.File && o.Node.Kind != merkle.Dir {
-		return "", fmt.Errorf("a %s cannot be an object", o.Node.Kind)
-	}
-	o.Node = merkle.Node{Kind: o.Node.Kind, Digest: o.Node.Digest, Executable: o.Node.Executable && o.Node.Kind == merkle.File}
-	o.Refs = sortedRefs(o.Refs)
-	o.Ref = MakeRef(o.Name, o.Node, o.Refs)
-	_, err := s.Get(o.Ref)
-	if known := err == nil; !known {
+	_, err = s.Get(o.Ref)
+	known := err == nil
+	if !known {
 		u := unique{s: s, ctx: ctx, check: true}
 		if err := u.node(o.Node); err != nil {
 			return "", err
@@ -159,11 +159,11 @@ func (s *Store) add(ctx context.Context, o Object) (Ref, error) {
 			return "", fmt.Errorf("it refers to %s: %w", r, err)
 		}
 	}
-	if _, err := s.Get(o.Ref); err == nil {
-		now := time.Now()
-		return o.Ref, os.Chtimes(s.objectPath(o.Ref), now, now)
-	}
-	if o.Size == 0 { // it was known a moment ago
+	if known { // what came meanwhile is written again: the same
+		if _, err := s.Get(o.Ref); err == nil {
+			now := time.Now()
+			return o.Ref, os.Chtimes(s.objectPath(o.Ref), now, now)
+		}
 		u := unique{s: s, ctx: ctx, check: true}
 		if err := u.node(o.Node); err != nil {
 			return "", err

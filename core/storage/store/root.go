@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -12,7 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tool/core/model/digest"
+	"tool/core/storage/cas"
 )
 
 // Root is something that collections keep, with all that it needs. Its name
@@ -41,6 +43,21 @@ func (s *Store) RootFile(name string) string { return s.rootPath(name) }
 
 // rootPath escapes name. Only uniqueness matters: the name is in the file too.
 func (s *Store) rootPath(name string) string {
+	file := escape(name)
+	if len(file) > maxRootFile {
+		file = fmt.Sprintf("%s%%%x", file[:rootFileHead], sha256.Sum256([]byte(name)))
+	}
+	return filepath.Join(s.dir, "roots", file+".json")
+}
+
+// A longer escaped name than maxRootFile is cut to rootFileHead bytes, and its
+// hash follows.
+const (
+	maxRootFile  = 200
+	rootFileHead = 120
+)
+
+func escape(name string) string {
 	var b strings.Builder
 	for i := range len(name) {
 		c := name[i]
@@ -50,16 +67,13 @@ func (s *Store) rootPath(name string) string {
 			fmt.Fprintf(&b, "%%%02X", c)
 		}
 	}
-	file := b.String()
-	if len(file) > 200 {
-		file = fmt.Sprintf("%s%%%x", file[:120], sha256.Sum256([]byte(name)))
-	}
-	return filepath.Join(s.dir, "roots", file+".json")
+	return b.String()
 }
 
-// AddRoot makes or replaces a root; it is durable on return, what it keeps is
-// after Flush. Its objects must be registered. Nothing is written where the
-// root exists and differs in Created only.
+// AddRoot makes or replaces a root. Like what it keeps it is durable after
+// Flush: a loss of power before leaves the old state, never half a root. Its
+// objects must be registered. Nothing is written where the root exists and
+// differs in Created only.
 func (s *Store) AddRoot(r Root) error {
 	if err := s.addRoot(r); err != nil {
 		return fmt.Errorf("add root %s: %w", r.Name, err)
@@ -76,14 +90,14 @@ func (s *Store) addRoot(r Root) error {
 		return err
 	}
 	defer unlock()
-	for _, ref := range r.Refs {
-		if _, err := s.Get(ref); err != nil {
-			return err
-		}
-	}
 	path := s.rootPath(r.Name)
 	if old, err := readRoot(path); err == nil && sameRoot(old, r) {
-		return nil
+		return nil // it keeps them already
+	}
+	for _, ref := range r.Refs {
+		if err := s.registered(ref); err != nil {
+			return err
+		}
 	}
 	b, err := json.Marshal(rootFile{rootVersion, r})
 	if err != nil {
@@ -92,16 +106,32 @@ func (s *Store) addRoot(r Root) error {
 	return s.writeFile(path, append(b, '\n'), true)
 }
 
-// sameRoot compares all but Created.
-func sameRoot(old *Root, r Root) bool {
-	r.Created = old.Created
-	a, errA := json.Marshal(old)
-	b, errB := json.Marshal(&r)
-	return errA == nil && errB == nil && bytes.Equal(a, b)
+// registered is Get without reading: what else is wrong with an object is for
+// Verify, and a root may name thousands.
+func (s *Store) registered(r Ref) error {
+	if _, err := ParseRef(string(r)); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	err := unix.Lstat(s.objectPath(r), &st)
+	if err == nil && st.Size > 0 {
+		return nil
+	}
+	_, err = s.Get(r)
+	return err
 }
 
+// sameRoot compares all but Created.
+func sameRoot(old *Root, r Root) bool {
+	return old.Name == r.Name && old.Kind == r.Kind && old.Label == r.Label && old.Workspace == r.Workspace &&
+		slices.Equal(old.Refs, r.Refs) && slices.Equal(old.Keep, r.Keep) && slices.Equal(old.Actions, r.Actions)
+}
+
+// maxRoot bounds what is read of a root, in bytes.
+const maxRoot = 1 << 30
+
 func readRoot(path string) (*Root, error) {
-	b, err := os.ReadFile(path)
+	b, err := cas.ReadSmall(path, maxRoot)
 	if err != nil {
 		return nil, err
 	}
@@ -117,14 +147,17 @@ func readRoot(path string) (*Root, error) {
 
 // Roots returns all roots, sorted by name. A root that cannot be read is an
 // error: a collection must not take it for none.
-func (s *Store) Roots() ([]Root, error) {
+func (s *Store) Roots() ([]Root, error) { return s.rootsAt("") }
+
+// rootsAt returns the roots whose files' names begin with head, sorted by name.
+func (s *Store) rootsAt(head string) ([]Root, error) {
 	entries, err := os.ReadDir(filepath.Join(s.dir, "roots"))
 	if err != nil {
 		return nil, fmt.Errorf("list roots: %w", err)
 	}
 	var out []Root
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".json") {
+		if !strings.HasSuffix(e.Name(), ".json") || !strings.HasPrefix(e.Name(), head) {
 			continue
 		}
 		r, err := readRoot(filepath.Join(s.dir, "roots", e.Name()))

@@ -27,7 +27,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -93,40 +92,21 @@ func (s *Store) tmpName() (string, error) {
 	return filepath.Join(s.tmp, strconv.FormatUint(s.seq.Add(1), 10)), s.tmpErr
 }
 
-// writeFile replaces path by rename. With sync it is durable on return;
-// otherwise it is after the next Flush, like blobs.
+// writeFile replaces path by rename. It is durable after the next Flush, like
+// blobs. With sync, at least no half of it can be there after a loss of power.
 func (s *Store) writeFile(path string, b []byte, sync bool) error {
 	tmp, err := s.tmpName()
 	if err != nil {
 		return err
 	}
 	err = s.cas.Unflushed(func() error {
-		f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-		if err != nil {
+		if err := cas.WriteSmall(tmp, b, sync); err != nil {
 			return err
 		}
-		_, err = f.Write(b)
-		if err == nil && sync {
-			err = f.Sync()
-		}
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		if err := os.Rename(tmp, path); err != nil || !sync {
-			return err
-		}
-		return syncDir(filepath.Dir(path))
+		return os.Rename(tmp, path)
 	})
 	if err != nil {
 		os.Remove(tmp)
 	}
 	return err
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
