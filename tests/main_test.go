@@ -17,6 +17,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -113,6 +115,51 @@ func skipOrFail(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// cloneStore makes a store of its own for a test out of the shared one: the
+// contents are linked, since nobody writes to them; locks and records are copies.
+func cloneStore(from, to string) error {
+	var dirs []string
+	modes := map[string]fs.FileMode{}
+	err := filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, p)
+		if err != nil {
+			return err
+		}
+		dst := filepath.Join(to, rel)
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		top, _, _ := strings.Cut(rel, string(filepath.Separator))
+		switch {
+		case d.IsDir():
+			dirs = append(dirs, dst)
+			modes[dst] = info.Mode().Perm()
+			return os.MkdirAll(dst, 0o755)
+		case d.Type() == fs.ModeSymlink:
+			target, err := os.Readlink(p)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(target, dst)
+		case top == "blobs" || top == "trees" || top == "store":
+			return os.Link(p, dst)
+		}
+		b, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(dst, b, info.Mode().Perm())
+	})
+	for _, d := range slices.Backward(dirs) {
+		err = errors.Join(err, os.Chmod(d, modes[d]))
+	}
+	return err
 }
 
 // removeAll removes a folder that may hold read-only ones, as a store does.

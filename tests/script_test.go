@@ -19,7 +19,7 @@ import (
 // TestScripts runs testdata/script. Beyond what testscript has, a script may say
 //
 //	workspace [cc]      make the current folder a workspace with a shell (and gcc)
-//	own-store           use a store that no other script uses
+//	own-store [NAME]    use an empty store instead of one with the shell unpacked
 //	tool ARG...         run the program
 //	code N              the program's exit code was N
 //	executed N          the build before executed N actions
@@ -57,8 +57,12 @@ func setUp(e *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	store, err := shared.store()
+	warm, err := shared.store()
 	if err != nil {
+		return err
+	}
+	store := filepath.Join(e.WorkDir, ".store")
+	if err := cloneStore(warm, store); err != nil {
 		return err
 	}
 	e.Values[lastKey{}] = &last{}

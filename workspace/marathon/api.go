@@ -55,7 +55,7 @@ func (a *api) metrics(w http.ResponseWriter, _ *http.Request) {
 		"start": a.started.UTC().Format(time.RFC3339),
 		"gauges": map[string]any{
 			"memory.heap.used": map[string]any{"value": m.HeapAlloc},
-			"uptime.seconds":       map[string]any{"value": int(time.Since(a.started).Seconds())},
+			"uptime.seconds":   map[string]any{"value": int(time.Since(a.started).Seconds())},
 		},
 	})
 }

@@ -149,12 +149,8 @@ func makeAttr(thread *starlark.Thread, b *starlark.Builtin, args starlark.Tuple,
 		}
 	}
 	if s, ok := def.(*setting); ok {
-		if a.Kind != AttrLabel {
-			return nil, fmt.Errorf("%s: default: %s is a label", b.Name(), s)
-		}
-		a.Setting, def = s.name, nil
-		if !s.label.IsZero() {
-			def = Label{s.label}
+		if def, err = s.defaultOf(a); err != nil {
+			return nil, fmt.Errorf("%s: default: %w", b.Name(), err)
 		}
 	}
 	if def != nil && def != starlark.None {

@@ -23,6 +23,18 @@ func (s *setting) Freeze()               {}
 func (s *setting) Truth() starlark.Bool  { return true }
 func (s *setting) Hash() (uint32, error) { return 0, fmt.Errorf("unhashable type: %s", s.Type()) }
 
+// defaultOf makes s the default of a. It returns the value, or nil.
+func (s *setting) defaultOf(a *Attr) (starlark.Value, error) {
+	if a.Kind != AttrLabel {
+		return nil, fmt.Errorf("%s is a label", s)
+	}
+	a.Setting = s.name
+	if s.label.IsZero() {
+		return nil, nil
+	}
+	return Label{s.label}, nil
+}
+
 // configurationField is Bazel's function of that name. What it names is known
 // when a .star file is loaded, since a workspace has one tool.toml: so the
 // default is a label like any other, and queries see it.
