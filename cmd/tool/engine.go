@@ -226,9 +226,28 @@ func openLogs(s *store.Store) (*exec.Logs, error) {
 	return l, withCode(exitEnvironment, err)
 }
 
+// fullOnce leaves only the first of the errors of a full disk: the actions
+// that ran at that moment all met it.
+func fullOnce(err error) error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return err
+	}
+	var out []error
+	full := false
+	for _, e := range joined.Unwrap() {
+		if is := cas.IsFull(e); !is || !full {
+			full = full || is
+			out = append(out, fullOnce(e))
+		}
+	}
+	return errors.Join(out...)
+}
+
 // diskFull explains a full disk; other errors stay as they are.
 func diskFull(err error) error {
 	if cas.IsFull(err) {
+		err = fullOnce(err)
 		return withCode(exitEnvironment, fmt.Errorf("%w\nNothing is lost: free some space (tool gc) and run the same command again", err))
 	}
 	var un *sandbox.UnsupportedError

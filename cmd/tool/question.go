@@ -126,10 +126,6 @@ func programID() (string, error) {
 			return string(buf[i+len(marker) : i+len(marker)+j]), nil
 		}
 	}
-	fi, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	// Linked without an ID, as //:tool is: its size and time stand for it.
-	return fi.ModTime().String() + " " + strconv.FormatInt(fi.Size(), 10), nil
+	// Linked without an ID, as //:tool is: which file it is stands for it.
+	return fmt.Sprint(workspace.Stat(p)), nil
 }

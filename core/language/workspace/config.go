@@ -39,7 +39,7 @@ type Config struct {
 	} `toml:"fetch"`
 	Starlark struct {
 		MaxSteps     uint64 `toml:"max_steps"`     // bytecode steps a file or rule may take; default 1e9
-		MaxMegabytes uint64 `toml:"max_megabytes"` // memory that evaluation may fill; default 4096, or a third of the machine's
+		MaxMegabytes uint64 `toml:"max_megabytes"` // memory that evaluation may fill; default 4295 (4 GiB), or a third of the machine's
 	} `toml:"starlark"`
 	Config map[string]Settings `toml:"config"` // chosen by --config NAME
 }
