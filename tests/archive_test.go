@@ -71,7 +71,7 @@ func TestHostileArchives(t *testing.T) {
 		"fifo":           {tarOf(t, good, tar.Header{Typeflag: tar.TypeFifo, Name: "pipe"}), "tar: pipe: fifo"},
 		"twice":          {tarOf(t, good, link("dir/good", "x")), "tar: dir/good: the archive holds a different file with this path already"},
 		"truncated":      {tarOf(t, good)[:512], "tar: dir/good: holds 0 bytes, the archive promised 1"},
-		"no archive":     {"this is no archive at all, just some text", "tar: unexpected EOF"},
+		"no archive":     {"this is no archive at all, just some text", "tar: this is no tar archive, plain or compressed with xz, zstd, gzip or bzip2 (unexpected EOF)"},
 		"bomb":           {bomb(t), "tar: zeros: more than 400 unpacked bytes per compressed byte: refused as a decompression bomb"},
 		"zip dotdot":     {zipOf(t, "../escaped"), `zip: ../escaped: ".." in path`},
 		"zip absolute":   {zipOf(t, "/etc/passwd"), "zip: /etc/passwd: absolute path"},

@@ -48,6 +48,7 @@ type buildResult struct {
 type builtTarget struct {
 	Label   string        `json:"label"`
 	Outputs []builtOutput `json:"outputs"`
+	Failed  bool          `json:"failed,omitempty"` // with --keep_going: some output is missing
 }
 
 type builtOutput struct {
@@ -254,6 +255,7 @@ func (e *engine) register(ctx context.Context, targets []*analysis.Target, wante
 			made := report.Wanted[k]
 			k++
 			if made.Node.Kind == 0 {
+				bt.Failed = true
 				continue
 			}
 			o := objects[len(refs)]
@@ -384,7 +386,11 @@ func printBuild(c *cli.Context, r *buildResult) error {
 func targetText(targets []builtTarget, p palette) []byte {
 	var b []byte
 	for _, t := range targets {
-		b = fmt.Appendf(b, "%s\n", p.bold(t.Label))
+		mark := ""
+		if t.Failed {
+			mark = p.red("  failed")
+		}
+		b = fmt.Appendf(b, "%s%s\n", p.bold(t.Label), mark)
 		for _, o := range t.Outputs {
 			b = fmt.Appendf(b, "  %s  %s\n", o.Path, p.dim(bytesize(o.Size)))
 		}

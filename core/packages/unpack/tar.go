@@ -35,12 +35,15 @@ func (t *tree) tar(r io.Reader) error {
 	}
 	defer closer.Close()
 	tr := tar.NewReader(plain)
-	for {
+	for first := true; ; first = false {
 		h, err := tr.Next()
 		if err == io.EOF {
 			break
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) { // names are checked here
+			if first && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrHeader)) {
+				return fmt.Errorf("this is no tar archive, plain or compressed with xz, zstd, gzip or bzip2 (%w)", err)
+			}
 			return err
 		}
 		if err := t.count(); err != nil {
