@@ -275,9 +275,14 @@ func (e *engine) register(ctx context.Context, targets []*analysis.Target, wante
 	return r, refs, nil
 }
 
+// outDir holds links to what was built last.
+func outDir(root string) string { return filepath.Join(root, workspace.StateDir, "out") }
+
 // linkOut makes .tool/out/<pkg>/<name> point at an output.
 func (e *engine) linkOut(execPath, target string) error {
-	link := filepath.Join(e.ws.Root, workspace.StateDir, "out", strings.TrimPrefix(execPath, "out/"))
+	top, rel := outDir(e.ws.Root), strings.TrimPrefix(execPath, "out/")
+	e.links = append(e.links, rel)
+	link := filepath.Join(top, rel)
 	old, err := os.Readlink(link)
 	if err == nil && old == target {
 		return nil
@@ -289,7 +294,7 @@ func (e *engine) linkOut(execPath, target string) error {
 	dir := filepath.Dir(link)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		// An output that was a file may have become a folder of outputs.
-		if err = clearWay(filepath.Join(e.ws.Root, workspace.StateDir, "out"), dir); err != nil {
+		if err = clearWay(top, dir); err != nil {
 			return err
 		}
 		if err := os.MkdirAll(dir, 0o755); err != nil {

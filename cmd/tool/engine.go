@@ -31,6 +31,7 @@ type engine struct {
 	analyzer *analysis.Analyzer
 	cwd      string // the current folder as a package path
 	settings workspace.Settings
+	links    []string // made in .tool/out
 
 	store   *store.Store // opened by openStore
 	lease   *store.Lease // taken by executor: until what was built has its roots

@@ -90,18 +90,17 @@ func (q *question) keep(e *engine, r *buildResult) {
 	}
 	payload := fmt.Appendf(nil, "%d\n%s\x00", r.Actions.Total, targets)
 	payload = append(payload, targetText(r.Targets, palette{})...)
-	a := &workspace.Answer{Question: q.text, Payload: payload, Paths: e.ws.Record.All(), Base: e.store.Dir(), Outside: map[string]workspace.Fingerprint{}}
-	note := func(p string) {
-		if rel, err := filepath.Rel(a.Base, p); err == nil {
-			a.Outside[rel] = workspace.Stat(p)
-		}
+	// An output is checked through its link in .tool/out: both must stay.
+	a := &workspace.Answer{Question: q.text, Payload: payload, Paths: e.ws.Record.All(), Base: outDir(q.root), Outside: map[string]workspace.Fingerprint{}}
+	for _, l := range e.links {
+		a.Outside[l] = workspace.Stat(filepath.Join(a.Base, l))
 	}
-	for _, t := range r.Targets {
-		for _, o := range t.Outputs {
-			note(o.Path)
-		}
+	kept := e.store.RootFile(q.kept)
+	rel, err := filepath.Rel(a.Base, kept)
+	if err != nil {
+		return
 	}
-	note(e.store.RootFile(q.kept))
+	a.Outside[rel] = workspace.Stat(kept)
 	_ = workspace.SaveAnswer(q.root, a)
 }
 

@@ -3,6 +3,7 @@
 // noisy, and only figures of one run can be compared.
 //
 //	go run ./tests/bench -n 1000
+//	go run ./tests/bench -cluster
 //
 // The work is a layered graph of n actions: each reads a source file of its
 // own and three outputs of the layer before, 100 actions to a package.
@@ -28,14 +29,15 @@ func main() {
 	n := flag.Int("n", 1000, "actions")
 	runs := flag.Int("runs", 7, "times to run a null build")
 	keep := flag.String("dir", "", "work here and leave it")
+	cluster := flag.Bool("cluster", false, "time //cluster:marathon instead; run this at the root of the repository")
 	flag.Parse()
-	if err := run(*n, *runs, *keep); err != nil {
+	if err := run(*n, *runs, *keep, *cluster); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(n, runs int, dir string) error {
+func run(n, runs int, dir string, cluster bool) error {
 	if dir == "" {
 		d, err := os.MkdirTemp("", "tool-bench-")
 		if err != nil {
@@ -50,6 +52,9 @@ func run(n, runs int, dir string) error {
 	b := &bench{dir: dir, n: n}
 	if err := b.prepare(); err != nil {
 		return err
+	}
+	if cluster {
+		return b.cluster()
 	}
 	fmt.Printf("%d actions, %d processors\n", n, runtime.NumCPU())
 	fmt.Printf("%-34s %10s %10s %8s %10s\n", "", "tool", "ninja", "ratio", "tool peak")
@@ -169,6 +174,11 @@ func (b *bench) command(name string, args ...string) (sample, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = filepath.Join(b.dir, "src")
 	cmd.Env = append(os.Environ(), "TOOL_STORE="+filepath.Join(b.dir, "store"))
+	return timed(cmd)
+}
+
+// timed runs a command and tells what it took.
+func timed(cmd *exec.Cmd) (sample, error) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	start := time.Now()
@@ -178,7 +188,7 @@ func (b *bench) command(name string, args ...string) (sample, error) {
 		s.peak = ru.Maxrss << 10
 	}
 	if err != nil {
-		err = fmt.Errorf("%s: %w\n%s", name, err, stderr.String())
+		err = fmt.Errorf("%s: %w\n%s", cmd.Path, err, stderr.String())
 	}
 	return s, err
 }
