@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -160,11 +161,22 @@ func TestFacts(t *testing.T) {
 		`"leader":true,"net":["lo/up|loopback|running"],"pid":1000,"root":["bin","build","dev","etc","proc","tmp","tool","usr"],` +
 		`"status":["CapPrm=0000000000000000","CapEff=0000000000000000","CapAmb=0000000000000000","NoNewPrivs=1"],"stdin":"/dev/null",` +
 		`"store":["abc-file","abc-tree"],"tmp":[],"uid":1000,"umask":18,"worker hidden":true}` + "\n"
+	// The Go runtime may start a thread of the worker's just before a command,
+	// which takes the pid that was meant for it: rarely, and to no harm.
+	pid, odd := regexp.MustCompile(`"pid":10\d\d,`), 0
 	for range 30 {
 		res := b.do(s)
-		if got := string(res.Stdout); got != want || res.ExitCode != 0 {
-			t.Fatalf("got  %swant %s%s", got, want, res.Stderr)
+		got := string(res.Stdout)
+		if got != want {
+			odd++
+			got = pid.ReplaceAllString(got, `"pid":1000,`)
 		}
+		if got != want || res.ExitCode != 0 {
+			t.Fatalf("got  %swant %s%s", res.Stdout, want, res.Stderr)
+		}
+	}
+	if odd > 3 {
+		t.Errorf("%d of 30 commands had another pid than 1000", odd)
 	}
 	var m map[string]any
 	if err := json.Unmarshal([]byte(want), &m); err != nil {
