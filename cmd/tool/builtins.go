@@ -20,7 +20,6 @@ import (
 	"tool/core/packages/gomod"
 	"tool/core/packages/lock"
 	"tool/core/packages/unpack"
-	"tool/core/storage/cas"
 )
 
 // builtins are the in-process actions that need the network or know a foreign
@@ -29,10 +28,10 @@ func builtins(e *engine) (map[string]exec.Builtin, error) {
 	m := newMirrors(e)
 	return map[string]exec.Builtin{
 		"fetch@1":        m.fetchBuiltin,
-		"unpack-deb@1":   unpackDeb,
-		"unpack@1":       unpackArchive,
-		"go-module@1":    goModule,
-		"go-toolchain@1": goToolchain,
+		"unpack-deb@1":   unpacking(unpackDeb),
+		"unpack@1":       unpacking(unpackArchive),
+		"go-module@1":    unpacking(goModule),
+		"go-toolchain@1": unpacking(goToolchain),
 	}, nil
 }
 
@@ -136,50 +135,60 @@ func params(c *exec.BuiltinCall, into any) error {
 	return nil
 }
 
-// oneFile opens the only input of a call.
-func oneFile(c *exec.BuiltinCall) (*os.File, error) {
-	if len(c.Inputs) != 1 || c.Inputs[0].Node.Kind != merkle.File || len(c.Outputs) != 1 || c.Outputs[0].Kind != action.Tree {
-		return nil, fmt.Errorf("%s: wants one file in and one directory out", c.Name)
-	}
-	return c.CAS.Open(c.Inputs[0].Node.Digest)
+// archive is the one file that an unpacking builtin reads.
+type archive struct {
+	*os.File
+	size int64 // bytes
+	sink unpack.Sink
 }
 
-func unpackDeb(ctx context.Context, c *exec.BuiltinCall) ([]merkle.Node, error) {
-	var p struct {
-		Exclude []string `json:"exclude"`
+// unpacking makes a builtin of a function that turns an archive into a tree; P
+// is the type of its parameters.
+func unpacking[P any](f func(context.Context, *archive, P) (digest.Digest, error)) exec.Builtin {
+	return func(ctx context.Context, c *exec.BuiltinCall) ([]merkle.Node, error) {
+		var p P
+		if err := params(c, &p); err != nil {
+			return nil, err
+		}
+		if len(c.Inputs) != 1 || c.Inputs[0].Node.Kind != merkle.File || len(c.Outputs) != 1 || c.Outputs[0].Kind != action.Tree {
+			return nil, fmt.Errorf("%s: wants one file in and one directory out", c.Name)
+		}
+		in := c.Inputs[0].Node.Digest
+		file, err := c.CAS.Open(in)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		d, err := f(ctx, &archive{file, in.Size, unpack.To(c.CAS)}, p)
+		if err != nil {
+			return nil, err
+		}
+		return []merkle.Node{{Kind: merkle.Dir, Digest: d}}, nil
 	}
-	if err := params(c, &p); err != nil {
-		return nil, err
-	}
-	f, err := oneFile(c)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	d, _, err := unpack.Deb(ctx, f, sinkOf(c.CAS), unpack.Options{Exclude: p.Exclude})
-	return tree(d, err)
 }
 
-func unpackArchive(ctx context.Context, c *exec.BuiltinCall) ([]merkle.Node, error) {
-	var p struct {
-		Exclude []string `json:"exclude"`
-		Prefix  string   `json:"prefix"`
-		Strip   int      `json:"strip"`
-	}
-	if err := params(c, &p); err != nil {
-		return nil, err
-	}
-	f, err := oneFile(c)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
+type debParams struct {
+	Exclude []string `json:"exclude"`
+}
+
+func unpackDeb(ctx context.Context, a *archive, p debParams) (digest.Digest, error) {
+	d, _, err := unpack.Deb(ctx, a, a.sink, unpack.Options{Exclude: p.Exclude})
+	return d, err
+}
+
+type archiveParams struct {
+	Exclude []string `json:"exclude"`
+	Prefix  string   `json:"prefix"`
+	Strip   int      `json:"strip"`
+}
+
+func unpackArchive(ctx context.Context, a *archive, p archiveParams) (digest.Digest, error) {
 	opt := unpack.Options{Exclude: p.Exclude, Prefix: p.Prefix, Strip: p.Strip}
 	var magic [4]byte
-	if _, err := f.ReadAt(magic[:], 0); err == nil && string(magic[:]) == "PK\x03\x04" {
-		return tree(unpack.Zip(ctx, f, c.Inputs[0].Node.Digest.Size, sinkOf(c.CAS), opt))
+	if _, err := a.ReadAt(magic[:], 0); err == nil && string(magic[:]) == "PK\x03\x04" {
+		return unpack.Zip(ctx, a, a.size, a.sink, opt)
 	}
-	return tree(unpack.Tar(ctx, f, sinkOf(c.CAS), opt))
+	return unpack.Tar(ctx, a, a.sink, opt)
 }
 
 type moduleParams struct {
@@ -188,39 +197,10 @@ type moduleParams struct {
 	H1      string `json:"h1"`
 }
 
-func goModule(ctx context.Context, c *exec.BuiltinCall) ([]merkle.Node, error) {
-	var p moduleParams
-	if err := params(c, &p); err != nil {
-		return nil, err
-	}
-	f, err := oneFile(c)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	m := gomod.Module{Path: p.Path, Version: p.Version, Sum: p.H1}
-	return tree(gomod.CacheTree(ctx, f, c.Inputs[0].Node.Digest.Size, m, sinkOf(c.CAS)))
+func goModule(ctx context.Context, a *archive, p moduleParams) (digest.Digest, error) {
+	return gomod.CacheTree(ctx, a, a.size, gomod.Module{Path: p.Path, Version: p.Version, Sum: p.H1}, a.sink)
 }
 
-func goToolchain(ctx context.Context, c *exec.BuiltinCall) ([]merkle.Node, error) {
-	var p moduleParams
-	if err := params(c, &p); err != nil {
-		return nil, err
-	}
-	f, err := oneFile(c)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	m := gomod.Module{Path: gomod.ToolchainPath, Version: p.Version, Sum: p.H1}
-	return tree(gomod.Toolchain(ctx, f, c.Inputs[0].Node.Digest.Size, m, sinkOf(c.CAS)))
-}
-
-func sinkOf(c *cas.Store) unpack.Sink { return unpack.To(c) }
-
-func tree(d digest.Digest, err error) ([]merkle.Node, error) {
-	if err != nil {
-		return nil, err
-	}
-	return []merkle.Node{{Kind: merkle.Dir, Digest: d}}, nil
+func goToolchain(ctx context.Context, a *archive, p moduleParams) (digest.Digest, error) {
+	return gomod.Toolchain(ctx, a, a.size, gomod.Module{Path: gomod.ToolchainPath, Version: p.Version, Sum: p.H1}, a.sink)
 }
