@@ -1,0 +1,115 @@
+// Package deploy takes a fleet from a deployment object to running machines:
+// state, plan, rollout. It never sees Starlark, and decides before it acts.
+package deploy
+
+import (
+	"context"
+	"net"
+	"net/netip"
+)
+
+// Backend makes machines of one kind. Deciding (Plan) is pure; doing is
+// idempotent, in an order that may be interrupted anywhere and begun again.
+// Methods may be called for different machines at once, and each may be called
+// by another process than the one before.
+type Backend interface {
+	// Name is what a deployment's backend attribute and state call it.
+	Name() string
+	// Usable reports why machines cannot be made on this host, or nil.
+	Usable(ctx context.Context) error
+	// Observe looks at the machine and changes nothing.
+	Observe(ctx context.Context, m *Machine) (*Observed, error)
+	// Plan returns the steps from what was observed to the goal; none if it is
+	// reached. It does no I/O.
+	Plan(m *Machine, o *Observed, g Goal) ([]Step, error)
+	// Do performs one step, or finds it done. Each wait has a deadline and on
+	// expiry an error that tells the machine's state and its console's tail.
+	Do(ctx context.Context, m *Machine, s Step) error
+	// Dial connects to the machine's SSH server. It makes one attempt.
+	Dial(ctx context.Context, m *Machine) (net.Conn, error)
+	// Console returns the path of the serial console's log, or "".
+	Console(m *Machine) string
+}
+
+// Machine is all that a backend is told: decided in the plan, kept in the
+// state. Paths are absolute.
+type Machine struct {
+	Deployment string // UUID
+	Name       string // unique in the deployment
+	Dir        string // the backend's folder for this machine; made by the caller, mode 0700
+	NetDir     string // the backend's folder for the deployment's network, likewise
+	Hardware   Hardware
+	Settings   map[string]string // the deployment's own settings for this backend, such as the host of an adopted machine
+
+	ControlMAC string       // of the interface the controller uses
+	ClusterMAC string       // of the private network's interface
+	Address    netip.Prefix // in the private network
+	HostAddr   netip.Addr   // loopback address of the controller that stands for this machine
+	SSHPort    int          // TCP port at 127.0.0.1 that leads to the machine's port 22
+	Forwards   []Forward    // further ports that the host reaches at HostAddr
+
+	// What to make it from. Empty where the machine exists already and is only
+	// observed, stopped or destroyed.
+	Root     string // raw image of the root file system: a base for copy-on-write
+	ESP      string // raw image of the EFI system partition's disk, with UEFI
+	Seed     string // the seed disk: identity, agent, what the base image lacks
+	Kernel   string // direct boot
+	Initrd   string
+	Cmdline  string
+	Emulator string // tree of an environment with the emulator and its firmware
+}
+
+// Hardware is what a machine has.
+type Hardware struct {
+	Memory   int    `json:"memory"` // MiB
+	CPUs     int    `json:"cpus"`
+	Disk     int    `json:"disk"`               // MiB
+	Firmware string `json:"firmware,omitempty"` // direct or uefi
+}
+
+// Forward leads from Port of the host (at Machine.HostAddr) to Guest of the machine.
+type Forward struct {
+	Port  int `json:"port"`
+	Guest int `json:"guest"`
+}
+
+// Goal is what a plan leads to.
+type Goal string
+
+// The goals.
+const (
+	Running Goal = "running"
+	Stopped Goal = "stopped"
+	Absent  Goal = "absent"
+)
+
+// Observed is what a backend found.
+type Observed struct {
+	Exists   bool     // any resource of the machine is there
+	Complete bool     // all of them are: it could be started
+	State    State    // of its process
+	ID       string   // the backend's own name for it, for people
+	Hardware Hardware // as it was made; zero where unknown
+	Problems []string // what is not as it should be, for people
+}
+
+// State tells whether a machine runs.
+type State string
+
+// The states.
+const (
+	StateMissing State = "missing"
+	StateStopped State = "stopped"
+	StateRunning State = "running"
+	StatePaused  State = "paused"
+	StateCrashed State = "crashed" // it ended without being told to
+	StateUnknown State = "unknown"
+)
+
+// Step is one idempotent step of a backend. Kind is the backend's own word;
+// Text tells people.
+type Step struct {
+	Kind        string `json:"kind"`
+	Text        string `json:"text"`
+	Destructive bool   `json:"destructive,omitempty"` // data on the machine's disk is lost
+}
