@@ -66,7 +66,7 @@ func runAquery(c *cli.Context) error {
 	if err != nil {
 		return withCode(exitQuery, err)
 	}
-	e, err := openEngine(c)
+	e, err := openEngineHere(c)
 	if err != nil {
 		return err
 	}

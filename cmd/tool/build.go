@@ -38,6 +38,15 @@ func buildCommand() *cli.Command {
 	}
 }
 
+// buildRequest is what a command wants built.
+type buildRequest struct {
+	Dir     string   // where the patterns are relative to
+	Targets []string // patterns
+	Groups  string   // output groups, as --output_groups has them
+	Check   bool
+	NoBuild bool
+}
+
 // buildResult is what build --json prints.
 type buildResult struct {
 	Targets []builtTarget `json:"targets"`
@@ -69,21 +78,26 @@ func runBuild(c *cli.Context) error {
 	if err := checkFlags(c); err != nil {
 		return err
 	}
-	q, err := newQuestion(c)
+	dir, err := os.Getwd()
+	if err != nil {
+		return withCode(exitEnvironment, err)
+	}
+	req := &buildRequest{Dir: dir, Targets: c.Args().Slice(), Groups: c.String("output_groups"), Check: c.Bool("check"), NoBuild: c.Bool("nobuild")}
+	q, err := newQuestion(c, req)
 	if err != nil {
 		return err
 	}
-	if !c.Bool("check") && !c.Bool("nobuild") {
+	if !req.Check && !req.NoBuild {
 		if ok, err := q.answer(c, start); ok || err != nil {
 			return err
 		}
 	}
-	e, err := openEngine(c)
+	e, err := openEngine(c, dir)
 	if err != nil {
 		return err
 	}
 	defer e.close()
-	r, err := e.build(c, q)
+	r, err := e.build(c, req, q)
 	if r != nil && (err == nil || e.settings.KeepGoing) {
 		r.Seconds = time.Since(start).Seconds()
 		e.view.Close()
@@ -96,14 +110,14 @@ func runBuild(c *cli.Context) error {
 }
 
 // build analyses and executes; the result is nil if nothing could be built.
-func (e *engine) build(c *cli.Context, q *question) (*buildResult, error) {
+func (e *engine) build(c *cli.Context, req *buildRequest, q *question) (*buildResult, error) {
 	ctx := c.Context
 	e.view.Send(event.PhaseStarted{Name: "loading and analysing"})
-	targets, err := e.analyze(ctx, c.Args().Slice())
+	targets, err := e.analyze(ctx, req.Targets)
 	if err != nil && (len(targets) == 0 || !e.settings.KeepGoing) {
 		return nil, err
 	}
-	if c.Bool("nobuild") {
+	if req.NoBuild {
 		return &buildResult{}, err
 	}
 	ex, xerr := e.executor(c)
@@ -113,7 +127,7 @@ func (e *engine) build(c *cli.Context, q *question) (*buildResult, error) {
 	wanted := make([][]*analysis.File, len(targets))
 	var ids []int
 	for i, t := range targets {
-		if wanted[i], xerr = outputsOf(t, c.String("output_groups")); xerr != nil {
+		if wanted[i], xerr = outputsOf(t, req.Groups); xerr != nil {
 			return nil, xerr
 		}
 		for _, f := range wanted[i] {
@@ -130,7 +144,7 @@ func (e *engine) build(c *cli.Context, q *question) (*buildResult, error) {
 	if report != nil && (err == nil || e.settings.KeepGoing) {
 		var refs []store.Ref
 		if r, refs, xerr = e.register(ctx, targets, wanted, report); xerr == nil {
-			xerr = e.root(ctx, q, c.Args().Slice(), refs, report.Keys)
+			xerr = e.root(ctx, q, req.Targets, refs, report.Keys)
 		}
 		if xerr != nil {
 			r, err = nil, xerr

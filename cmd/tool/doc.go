@@ -44,7 +44,7 @@ type docAttr struct {
 }
 
 func runDoc(c *cli.Context) error {
-	e, err := openEngine(c)
+	e, err := openEngineHere(c)
 	if err != nil {
 		return err
 	}

@@ -39,12 +39,17 @@ type engine struct {
 	runner  *sandbox.Runner
 }
 
-// openEngine opens the workspace around the current folder.
-func openEngine(c *cli.Context) (*engine, error) {
+// openEngineHere opens the workspace around the current folder.
+func openEngineHere(c *cli.Context) (*engine, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return nil, withCode(exitEnvironment, err)
 	}
+	return openEngine(c, dir)
+}
+
+// openEngine opens the workspace around dir.
+func openEngine(c *cli.Context, dir string) (*engine, error) {
 	root, err := workspace.FindRoot(dir)
 	if err != nil {
 		return nil, withCode(exitUsage, err)

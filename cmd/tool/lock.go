@@ -70,7 +70,7 @@ type lockedFile struct {
 }
 
 func runLock(c *cli.Context) error {
-	e, err := openEngine(c)
+	e, err := openEngineHere(c)
 	if err != nil {
 		return err
 	}

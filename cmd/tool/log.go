@@ -20,7 +20,7 @@ func logCommand() *cli.Command {
 }
 
 func runLog(c *cli.Context) error {
-	e, err := openEngine(c)
+	e, err := openEngineHere(c)
 	if err != nil {
 		return err
 	}

@@ -233,7 +233,7 @@ func resolveRefs(c *cli.Context, args []string) (*store.Store, []store.Ref, func
 		}
 		return s, refs, func() { s.Close() }, nil
 	}
-	e, err := openEngine(c)
+	e, err := openEngineHere(c)
 	if err != nil {
 		return nil, nil, nil, err
 	}

@@ -101,7 +101,7 @@ func runQuery(c *cli.Context) error {
 	if err != nil {
 		return withCode(exitQuery, err)
 	}
-	e, err := openEngine(c)
+	e, err := openEngineHere(c)
 	if err != nil {
 		return err
 	}

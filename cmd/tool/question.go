@@ -24,16 +24,12 @@ type question struct {
 	kept  string // the root that keeps the answer's outputs
 }
 
-func newQuestion(c *cli.Context) (*question, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return nil, withCode(exitEnvironment, err)
-	}
-	root, err := workspace.FindRoot(dir)
+func newQuestion(c *cli.Context, req *buildRequest) (*question, error) {
+	root, err := workspace.FindRoot(req.Dir)
 	if err != nil {
 		return nil, withCode(exitUsage, err)
 	}
-	rel, err := filepath.Rel(root, dir)
+	rel, err := filepath.Rel(root, req.Dir)
 	if err != nil {
 		return nil, withCode(exitEnvironment, err)
 	}
@@ -42,24 +38,42 @@ func newQuestion(c *cli.Context) (*question, error) {
 		return nil, withCode(exitEnvironment, err)
 	}
 	parts := []string{"build", id, root, rel, os.Getenv("TOOL_STORE"), os.Getenv("XDG_DATA_HOME"), os.Getenv("HOME"),
-		c.String("output_groups"), c.String("compilation_mode"), strings.Join(c.StringSlice("config"), "\x01"), strings.Join(c.StringSlice("define"), "\x01")}
-	return &question{root: root, text: []byte(strings.Join(append(parts, c.Args().Slice()...), "\x00"))}, nil
+		req.Groups, c.String("compilation_mode"), strings.Join(c.StringSlice("config"), "\x01"), strings.Join(c.StringSlice("define"), "\x01")}
+	return &question{root: root, text: []byte(strings.Join(append(parts, req.Targets...), "\x00"))}, nil
 }
 
-// answer prints the kept result if nothing that it depends on has changed.
-func (q *question) answer(c *cli.Context, start time.Time) (bool, error) {
+// load returns the kept result, as JSON and as text, with the number of its
+// actions, if nothing that it depends on has changed.
+func (q *question) load() (targets, text []byte, n int, ok bool) {
 	payload, ok := workspace.LoadAnswer(q.root, q.text)
 	if !ok {
-		return false, nil
+		return nil, nil, 0, false
 	}
 	// The targets stand in the payload as JSON and as text, ready to print:
 	// reading ten thousand of them back would take longer than checking them.
 	total, rest, _ := bytes.Cut(payload, []byte{'\n'})
-	targets, text, ok := bytes.Cut(rest, []byte{0})
+	targets, text, ok = bytes.Cut(rest, []byte{0})
 	n, err := strconv.Atoi(string(total))
-	if !ok || err != nil {
+	return targets, text, n, ok && err == nil
+}
+
+// result is the kept result for a command that goes on with it.
+func (q *question) result() *buildResult {
+	targets, _, n, ok := q.load()
+	r := &buildResult{Actions: actionCounts{n, 0, n}}
+	if !ok || json.Unmarshal(targets, &r.Targets) != nil {
+		return nil
+	}
+	return r
+}
+
+// answer prints the kept result.
+func (q *question) answer(c *cli.Context, start time.Time) (bool, error) {
+	targets, text, n, ok := q.load()
+	if !ok {
 		return false, nil
 	}
+	var err error
 	seconds := time.Since(start)
 	w := c.App.Writer
 	if c.Bool("json") {

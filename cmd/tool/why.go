@@ -87,7 +87,7 @@ func storeRef(s string) (store.Ref, bool) {
 }
 
 func whyNeeded(c *cli.Context, from, to string) error {
-	e, err := openEngine(c)
+	e, err := openEngineHere(c)
 	if err != nil {
 		return err
 	}
