@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -130,7 +132,13 @@ func (l *layout) fillDir(dir *os.File, tree digest.Digest, path string, depth in
 	}
 	fd := int(dir.Fd())
 	for _, f := range d.Files {
-		if err := l.s.linkAt(f.Digest, f.Executable, fd, f.Name); err != nil {
+		place := l.s.linkAt
+		if l.s.props && !f.Props.IsZero() {
+			place = func(d digest.Digest, executable bool, dirfd int, name string) error {
+				return l.s.placeOwned(d, executable, f.Props, dirfd, name)
+			}
+		}
+		if err := place(f.Digest, f.Executable, fd, f.Name); err != nil {
 			return fmt.Errorf("%s: %w", f.Name, err)
 		}
 	}
@@ -175,5 +183,47 @@ func (l *layout) fillDir(dir *os.File, tree digest.Digest, path string, depth in
 	if depth == 0 {
 		return setTimes(dir)
 	}
+	if l.s.props && !d.Props.IsZero() {
+		p := d.Props
+		p.Mode &^= 0o222 // nobody writes into a tree
+		return apply(dir, execMode, p)
+	}
 	return seal(dir, execMode)
+}
+
+// placeOwned writes a copy of the blob with the mode and owner that p tells.
+func (s *Store) placeOwned(d digest.Digest, executable bool, p merkle.Props, dirfd int, name string) error {
+	if err := s.copyAt(d, executable, dirfd, name); err != nil {
+		return err
+	}
+	fd, err := openat(dirfd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	return apply(f, mode(executable), p)
+}
+
+// apply gives an open file or directory the mode and owner that p tells, and
+// normal where p tells no mode.
+func apply(f *os.File, normal uint32, p merkle.Props) error {
+	if p.Mode != 0 {
+		normal = p.Mode
+	}
+	if p.Owner != "" {
+		u, g, _ := strings.Cut(p.Owner, ":")
+		uid, err := strconv.ParseUint(u, 10, 31)
+		if err != nil {
+			return fmt.Errorf("owner of %s: %w", f.Name(), err)
+		}
+		gid, err := strconv.ParseUint(g, 10, 31)
+		if err != nil {
+			return fmt.Errorf("owner of %s: %w", f.Name(), err)
+		}
+		if err := f.Chown(int(uid), int(gid)); err != nil { // before the mode: it clears setuid
+			return err
+		}
+	}
+	return seal(f, normal)
 }

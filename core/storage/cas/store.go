@@ -65,6 +65,7 @@ type Store struct {
 	seq   atomic.Uint64 // numbers temporary names of this session
 
 	recovered bool
+	props     bool // Materialise applies them: see ApplyProps
 	closeOnce sync.Once
 	closeErr  error
 
@@ -154,6 +155,13 @@ func (s *Store) Close() error {
 
 // Dir returns the store's absolute directory.
 func (s *Store) Dir() string { return s.dir }
+
+// ApplyProps makes Materialise give files and directories the modes and owners
+// that their nodes tell, as a machine needs them to run: such files are copies,
+// for a blob's inode is shared with trees that want it otherwise. It takes root.
+// Call it right after Open, and for all the life of a store's directory or never:
+// trees that are laid out already stay as they are.
+func (s *Store) ApplyProps() { s.props = true }
 
 // Recovered reports whether this Open found that power was lost and checked
 // the blobs.

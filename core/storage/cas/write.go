@@ -227,6 +227,9 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return n, w.s.wrap(err)
 }
 
+// Digest returns the digest of all that has been written.
+func (w *Writer) Digest() digest.Digest { return w.hash.Digest() }
+
 // Commit stores the blob and returns its digest. executable tells which
 // variant is made if there is none yet.
 func (w *Writer) Commit(executable bool) (digest.Digest, error) {
