@@ -161,6 +161,9 @@ func (m *Manifest) check() error {
 			return err
 		}
 	}
+	if err := m.checkAccounts(); err != nil {
+		return err
+	}
 	if b := m.Boot; b != nil {
 		for _, p := range []string{b.Kernel, b.Initrd} {
 			if err := CheckPath(p); err != nil {
