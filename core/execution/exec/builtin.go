@@ -57,6 +57,10 @@ func standard(name string) Builtin {
 		return merge
 	case "copy@1":
 		return copyPart
+	case "cpio@1":
+		return cpio
+	case "blobs@1":
+		return blobs
 	}
 	return nil
 }

@@ -163,7 +163,7 @@ own = rule(implementation = _impl, attrs = {"_root": attr.label(default = config
 
 func TestConfigurationFieldErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		`attr.label(default = configuration_field("build", "shell"))`:        `configuration_field: tool.toml holds no label build.shell; the one there is: fragment "build", name "environment"`,
+		`attr.label(default = configuration_field("build", "shell"))`:        `configuration_field: tool.toml holds no label build.shell; there are build.environment, deploy.disk_tools, deploy.emulator`,
 		`attr.string(default = configuration_field("build", "environment"))`: `attr.string: default: <configuration_field build.environment> is a label`,
 	} {
 		a := openWith(t, "", map[string]string{

@@ -46,6 +46,9 @@ func (n *native) AttrNames() []string {
 }
 
 func (n *native) Attr(name string) (starlark.Value, error) {
+	if name == "library_file" && n.library {
+		return starlark.NewBuiltin(name, n.libraryFile), nil
+	}
 	if v, ok := n.loader.buildNatives()[name]; ok {
 		return v, nil
 	}
@@ -57,6 +60,20 @@ func (n *native) Attr(name string) (starlark.Value, error) {
 		return v, nil
 	}
 	return nil, starlark.NoSuchAttrError(fmt.Sprintf("native has no %q", name))
+}
+
+// libraryFile gives files of the rule library the content of another one by its
+// path in the library: sources of programs that rules compile.
+func (n *native) libraryFile(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	var name string
+	if err := starlark.UnpackArgs(b.Name(), args, kwargs, "path", &name); err != nil {
+		return nil, err
+	}
+	data, err := n.loader.readFile(RulesRepo, name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", b.Name(), err)
+	}
+	return starlark.String(data), nil
 }
 
 type buildFunc func(ev *eval, thread *starlark.Thread, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error)

@@ -2,6 +2,9 @@ package loader
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"go.starlark.net/starlark"
 
@@ -44,10 +47,17 @@ func (l *Loader) configurationField(_ *starlark.Thread, b *starlark.Builtin, arg
 		return nil, err
 	}
 	s := &setting{name: fragment + "." + name}
-	if s.name != "build.environment" {
-		return nil, fmt.Errorf("%s: %s holds no label %s; the one there is: fragment \"build\", name \"environment\"", b.Name(), workspace.ConfigFile, s.name)
+	c := &l.Workspace.Config
+	labels := map[string]string{
+		"build.environment": c.Build.Environment,
+		"deploy.disk_tools": c.Deploy.DiskTools,
+		"deploy.emulator":   c.Deploy.Emulator,
 	}
-	if text := l.Workspace.Config.Build.Environment; text != "" {
+	text, ok := labels[s.name]
+	if !ok {
+		return nil, fmt.Errorf("%s: %s holds no label %s; there are %s", b.Name(), workspace.ConfigFile, s.name, strings.Join(slices.Sorted(maps.Keys(labels)), ", "))
+	}
+	if text != "" {
 		var err error
 		if s.label, err = label.Parse(text, label.Label{}); err != nil {
 			return nil, fmt.Errorf("%s: %s: %w", workspace.ConfigFile, s.name, err)

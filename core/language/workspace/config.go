@@ -25,6 +25,10 @@ type Config struct {
 		Environment string `toml:"environment"` // label of the root file system that commands see by default
 		KeepGoing   bool   `toml:"keep_going"`  // as --keep_going
 	} `toml:"build"`
+	Deploy struct {
+		Emulator  string `toml:"emulator"`   // label of the emulator that deployments run machines with by default
+		DiskTools string `toml:"disk_tools"` // label of the environment that makes disk images by default
+	} `toml:"deploy"`
 	GC struct {
 		KeepBuilds *int  `toml:"keep_builds"` // newest builds kept for each label; default 1
 		KeepInputs *bool `toml:"keep_inputs"` // also keep what a kept build was made from; default true
