@@ -124,7 +124,12 @@ func runAgent(c *console, args []string) error {
 	cmd := exec.Command("/"+agentLink+"/tool", args...) // a path of the new root
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", "HOME=/root", "TERM=dumb"}
-	cmd.Stdout, cmd.Stderr = c.file, c.file
+	null, err := os.Open(filepath.Join(rootDir, os.DevNull)) // there is no /dev here any more
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = null, c.file, c.file
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: rootDir}
 	if err := cmd.Run(); err != nil {
 		var exit *exec.ExitError
