@@ -4,6 +4,8 @@
 package facts
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -27,6 +29,10 @@ type Facts struct {
 	// uses DHCP.
 	Interfaces []Interface `json:"interfaces"`
 	Hosts      []Host      `json:"hosts"` // all machines of the deployment, itself included
+
+	// Nameservers are for resolv.conf. Without any, names are looked up in Hosts
+	// only, unless the system runs systemd-resolved.
+	Nameservers []netip.Addr `json:"nameservers,omitempty"`
 
 	AuthorizedKeys []string `json:"authorized_keys"`    // lines, for root
 	HostKey        string   `json:"host_key,omitempty"` // OpenSSH private key, PEM; empty: leave the machine's own
@@ -101,6 +107,14 @@ func (f *Facts) Check() error {
 			return fmt.Errorf("host %s has no address", h.Name)
 		}
 	}
+	for _, a := range f.Nameservers {
+		if !a.IsValid() {
+			return fmt.Errorf("a name server has no address")
+		}
+	}
+	if f.HostKey != "" && (!strings.HasPrefix(f.HostKey, "-----BEGIN ") || strings.Contains(f.HostKey, "\x00")) {
+		return fmt.Errorf("the host key is not PEM")
+	}
 	for _, k := range append([]string{f.HostKeyPublic}, f.AuthorizedKeys...) {
 		if strings.ContainsAny(k, "\n\r\x00") {
 			return fmt.Errorf("a key holds a line break")
@@ -126,4 +140,15 @@ func CheckHost(name string) error {
 		}
 	}
 	return nil
+}
+
+// Digest returns the SHA-256 of the encoding as hexadecimal digits: what tells
+// whether a machine's facts are the plan's.
+func (f *Facts) Digest() (string, error) {
+	b, err := f.Encode()
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), nil
 }
