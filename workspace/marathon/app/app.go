@@ -130,7 +130,9 @@ func (a *App) fill() {
 	if a.Dependencies == nil {
 		a.Dependencies = []string{}
 	}
-	if len(a.PortDefinitions) == 0 {
+	if a.Bridged() {
+		a.PortDefinitions = nil // ports follow from the mappings
+	} else if len(a.PortDefinitions) == 0 {
 		for _, p := range a.Ports {
 			a.PortDefinitions = append(a.PortDefinitions, PortDefinition{Port: p})
 		}

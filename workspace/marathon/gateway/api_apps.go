@@ -95,6 +95,9 @@ func selector(text string) (func(map[string]string) bool, error) {
 			start = i + 1
 		}
 	}
+	if depth != 0 {
+		return nil, &apiError{status: http.StatusBadRequest, Message: fmt.Sprintf("Parsing error: %q has a parenthesis too many", text)}
+	}
 	for _, p := range parts {
 		if p == "" {
 			continue

@@ -80,7 +80,7 @@ func (m *membership) run(ctx context.Context) {
 		m.set(c, err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(memberInterval):
+		case <-time.After(m.hosts.options.pace(memberInterval)):
 		}
 	}
 }
@@ -96,7 +96,7 @@ func (m *membership) persists(key string, wrong bool, patience time.Duration) bo
 		m.since[key] = time.Now()
 		return false
 	}
-	return time.Since(began) >= patience
+	return time.Since(began) >= m.hosts.options.pace(patience)
 }
 
 // member is a host as this round found it.

@@ -55,10 +55,11 @@ func (s *scheduler) run(ctx context.Context) {
 		err := s.pass(pass, time.Now())
 		cancel()
 		s.report(ctx, err)
+		s.health.check(ctx, s.tasks(""), s.appOf, time.Now()) // goes on after the pass
 		select {
 		case <-ctx.Done():
 		case <-s.kicked:
-		case <-time.After(passInterval):
+		case <-time.After(s.members.hosts.options.pace(passInterval)):
 		}
 	}
 }
@@ -164,7 +165,6 @@ func (s *scheduler) pass(ctx context.Context, now time.Time) error {
 			c.ports[p.HostPort] = true // fixed ones are not to be chosen
 		}
 	}
-	s.health.check(ctx, c.tasks, s.appOf, now)
 	for id, tasks := range byApp {
 		if apps[id] != nil {
 			continue
