@@ -28,7 +28,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			buildCommand(), queryCommand(), aqueryCommand(), whyCommand(), pathInfoCommand(), lockCommand(),
 			gcCommand(), rootsCommand(), storeCommand(), logCommand(), docCommand(), infoCommand(), versionCommand(),
-			completionCommand(), sandboxEnterCommand(),
+			completionCommand(), sandboxEnterCommand(), agentCommand(),
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {

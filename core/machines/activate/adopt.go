@@ -17,8 +17,8 @@ import (
 // originDir holds what an adopted machine was before: generation 0.
 const originDir = "tool/generation-0"
 
-// isAdopted reports whether the machine was there before us.
-func (m *Machine) isAdopted() bool {
+// Adopted reports whether the machine was there before us.
+func (m *Machine) Adopted() bool {
 	_, err := os.Lstat(m.path(originDir))
 	return err == nil
 }
@@ -51,7 +51,7 @@ func (m *Machine) Adopt(ctx context.Context, agent string) error {
 
 func (m *Machine) adopt(ctx context.Context, agent string) error {
 	if target, err := os.Readlink(m.path("usr")); err == nil {
-		if target == topLinks[0].target && m.isAdopted() {
+		if target == topLinks[0].target && m.Adopted() {
 			return m.InstallAgent(agent)
 		}
 		if target == topLinks[0].target {
@@ -279,7 +279,7 @@ func contains(list []string, s string) bool {
 
 // flipToOrigin makes an adopted machine what it was before.
 func (m *Machine) flipToOrigin() error {
-	if !m.isAdopted() {
+	if !m.Adopted() {
 		return errors.New("this machine had no system before")
 	}
 	if err := linkTo(filepath.Base(originDir), m.path("tool/current")); err != nil {

@@ -14,6 +14,7 @@ func (m *Machine) startWaiting(s *SwitchStatus) error {
 	}
 	s.Phase, s.Waits = PhaseWaiting, nil
 	s.Deadline = time.Now().Add(wait).UTC()
+	s.DeadlineUptime = m.Uptime() + wait
 	return m.save(s)
 }
 
@@ -54,7 +55,7 @@ func (m *Machine) awaitOnce(ctx context.Context, s *SwitchStatus) (bool, error) 
 	if s.Mode != ModeTest && confirmed == s.Generation && m.confirmedSince(s) {
 		return true, m.confirm(s) // who confirmed died before writing so
 	}
-	if time.Now().Before(s.Deadline) {
+	if m.Uptime() < s.DeadlineUptime {
 		return false, nil
 	}
 	return true, m.giveUp(ctx, s, fmt.Sprintf("nobody confirmed it until %s: the controller could not reach the machine any more, or was ended", s.Deadline.Format(time.TimeOnly)), nil)

@@ -93,7 +93,7 @@ func (m *Machine) driftOf(ctx context.Context, n int) ([]Drift, error) {
 		}
 	}
 	for _, l := range topLinks {
-		if have, _ := os.Readlink(m.path(l.name)); have != l.target && !m.isAdopted() {
+		if have, _ := os.Readlink(m.path(l.name)); have != l.target && !m.Adopted() {
 			add("etc", "/"+l.name, "it leads to %q and should lead to %s", have, l.target)
 		}
 	}

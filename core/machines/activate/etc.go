@@ -34,7 +34,7 @@ func (m *Machine) etcLinks(tree digest.Digest) (map[string]string, error) {
 		return nil, err
 	}
 	err = dir.Entries(func(name string, n merkle.Node) error {
-		if slices.Contains(etcFiles[:], name) || name == "systemd" && m.isAdopted() {
+		if slices.Contains(etcFiles[:], name) || name == "systemd" && m.Adopted() {
 			return nil // an adopted machine's own units stay enabled
 		}
 		links[name] = etcPrefix + name
@@ -92,7 +92,7 @@ func (m *Machine) etcLink(name, target string, ours map[string]string) error {
 // system takes it from.
 func (m *Machine) putAside(name string) error {
 	dir := m.state("aside")
-	if m.isAdopted() {
+	if m.Adopted() {
 		if _, err := os.Lstat(m.path(originDir, "etc", name)); errors.Is(err, fs.ErrNotExist) {
 			dir = m.path(originDir, "etc")
 		}

@@ -30,11 +30,12 @@ type gate struct {
 	passed  bool
 }
 
-func (g *gate) deadline(since time.Time) time.Time {
+// limit returns how long the check may take.
+func (g *gate) limit() time.Duration {
 	if g.check.Seconds > 0 {
-		return since.Add(time.Duration(g.check.Seconds) * time.Second)
+		return time.Duration(g.check.Seconds) * time.Second
 	}
-	return since.Add(checkTime)
+	return checkTime
 }
 
 // what words a check for people.
@@ -107,7 +108,7 @@ func (m *Machine) checkHealth(ctx context.Context, s *SwitchStatus) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		failures, pending := judge(gates, states, s.Switched)
+		failures, pending := judge(gates, states, m.Uptime()-s.SwitchedUptime)
 		if len(failures) > 0 {
 			return m.giveUp(ctx, s, summary(failures), failures)
 		}
@@ -149,8 +150,8 @@ func (m *Machine) states(ctx context.Context, units []string) (map[string]UnitSt
 }
 
 // judge tells which gates and units have failed for good, and what the others
-// still wait for.
-func judge(gates []*gate, states map[string]UnitState, since time.Time) (failures []Failure, pending []string) {
+// still wait for. taken is the time since the units were started.
+func judge(gates []*gate, states map[string]UnitState, taken time.Duration) (failures []Failure, pending []string) {
 	failed := map[string]bool{}
 	for _, unit := range slices.Sorted(maps.Keys(states)) {
 		if states[unit].Failed() {
@@ -162,8 +163,8 @@ func judge(gates []*gate, states map[string]UnitState, since time.Time) (failure
 		if g.passed || failed[g.service.Unit] {
 			continue
 		}
-		if end := g.deadline(since); time.Now().After(end) {
-			failures = append(failures, Failure{Unit: g.service.Unit, What: fmt.Sprintf("not true within %d s: %s (%v)", int(end.Sub(since).Seconds()), g.what(), g.err)})
+		if taken > g.limit() {
+			failures = append(failures, Failure{Unit: g.service.Unit, What: fmt.Sprintf("not true within %d s: %s (%v)", int(g.limit().Seconds()), g.what(), g.err)})
 			continue
 		}
 		pending = append(pending, g.what())

@@ -27,6 +27,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tool/core/machines/facts"
 	"tool/core/machines/system"
 	"tool/core/model/merkle"
@@ -109,6 +111,16 @@ func readBootID() string {
 
 // BootID tells this start of the machine from others.
 func (m *Machine) BootID() string { return m.bootID }
+
+// Uptime returns the time since the machine started, sleep included. Unlike the
+// clock nobody sets it.
+func (m *Machine) Uptime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}
 
 // Facts returns what the machine knows of itself.
 func (m *Machine) Facts() (*facts.Facts, error) {

@@ -127,9 +127,12 @@ type SwitchStatus struct {
 	Runners int    `json:"runners"` // how often it was begun or continued
 
 	Started  time.Time `json:"started"`
-	Switched time.Time `json:"switched,omitzero"` // when all units had been started
-	Deadline time.Time `json:"deadline,omitzero"` // of the phase, where it has one
+	Deadline time.Time `json:"deadline,omitzero"` // of the phase, where it has one; for people
 	Ended    time.Time `json:"ended,omitzero"`
+	// Machine.Uptime when all units had been started, and of the deadline: the
+	// clock may be set meanwhile.
+	SwitchedUptime time.Duration `json:"switched_uptime,omitzero"`
+	DeadlineUptime time.Duration `json:"deadline_uptime,omitzero"`
 
 	FailedBefore []string       `json:"failed_before,omitempty"` // units that were failing: they do not count
 	ActiveBefore []string       `json:"active_before,omitempty"` // units that must be well after a revert

@@ -94,7 +94,7 @@ func (m *Machine) prepare(ctx context.Context, r SwitchRequest) (*SwitchStatus, 
 
 // plan compares the two systems and looks at the units as they are now.
 func (m *Machine) plan(ctx context.Context, s *SwitchStatus) error {
-	if s.Generation == 0 && !m.isAdopted() {
+	if s.Generation == 0 && !m.Adopted() {
 		return errors.New("there is no generation 0: this machine had no system before")
 	}
 	to, err := m.manifestOf(s.Generation)
@@ -219,7 +219,7 @@ func (m *Machine) advance(ctx context.Context, s *SwitchStatus) error {
 	case PhaseApplying:
 		return m.applyForward(ctx, s)
 	case PhaseBooted:
-		s.Switched = time.Now().UTC()
+		s.SwitchedUptime = m.Uptime()
 		s.Phase = PhaseChecking
 		return m.save(s)
 	case PhaseChecking:
@@ -241,7 +241,7 @@ func (m *Machine) applyForward(ctx context.Context, s *SwitchStatus) error {
 		}
 		return m.giveUp(ctx, s, err.Error(), nil)
 	}
-	s.Switched = time.Now().UTC()
+	s.SwitchedUptime = m.Uptime()
 	s.Phase = PhaseChecking
 	return m.save(s)
 }
@@ -265,7 +265,7 @@ func (m *Machine) giveUp(ctx context.Context, s *SwitchStatus, why string, failu
 			return err
 		}
 		return m.Systemd.Reboot(ctx)
-	case s.From == s.Generation || s.From == 0 && !m.isAdopted():
+	case s.From == s.Generation || s.From == 0 && !m.Adopted():
 		return m.end(s, ResultFailed, why+"; there is no generation to go back to")
 	}
 	if s.Back, err = m.wayBack(s); err != nil {

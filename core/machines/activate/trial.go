@@ -8,7 +8,7 @@ import (
 
 // startTrial makes the machine's next start be into the generation, once.
 func (m *Machine) startTrial(s *SwitchStatus) error {
-	if m.isAdopted() {
+	if m.Adopted() {
 		return m.end(s, ResultFailed, "an adopted machine is started by its own boot loader, which tool leaves alone: use the mode switch")
 	}
 	if err := m.oneShot(s.Generation); err != nil {
@@ -106,7 +106,7 @@ func (m *Machine) previous() (int, error) {
 			best = g.Number
 		}
 	}
-	if best < 0 && m.isAdopted() && active != 0 {
+	if best < 0 && m.Adopted() && active != 0 {
 		best = 0
 	}
 	if best < 0 {
