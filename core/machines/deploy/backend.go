@@ -91,6 +91,9 @@ type Observed struct {
 	ID       string   // the backend's own name for it, for people
 	Hardware Hardware // as it was made; zero where unknown
 	Problems []string // what is not as it should be, for people
+
+	Missing []string // parts that are not there, in the backend's own words; Plan makes them
+	Drift   []string // what is other than the machine is wanted and takes a restart to change, for people
 }
 
 // State tells whether a machine runs.
