@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net"
 	"path"
 	"slices"
 	"strings"
@@ -80,7 +81,7 @@ func (e *election) run(ctx context.Context) {
 func (e *election) session(parent context.Context) error {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
-	conn, events, err := zk.Connect(e.settings.zk.hosts, e.settings.zkTimeout, zk.WithLogger(quiet{}), zk.WithLogInfo(false), zk.WithMaxBufferSize(16<<20))
+	conn, events, err := zk.Connect(e.settings.zk.hosts, e.settings.zkTimeout, zk.WithLogger(quiet{}), zk.WithLogInfo(false), zk.WithDialer(e.dial), zk.WithMaxBufferSize(16<<20))
 	if err != nil {
 		return err
 	}
@@ -179,6 +180,30 @@ func (e *election) watch(ctx context.Context, cancel context.CancelFunc, events 
 			}
 		}
 	}
+}
+
+// dial connects to ZooKeeper. The client would wait for the answer to its first
+// request for ten times as long as for others, which a server that has just
+// begun to listen may never give.
+func (e *election) dial(network, address string, timeout time.Duration) (net.Conn, error) {
+	c, err := net.DialTimeout(network, address, timeout)
+	if err != nil {
+		return nil, err
+	}
+	return &impatient{c, e.settings.zkTimeout}, nil
+}
+
+// impatient is a connection on which no answer is waited for longer than that.
+type impatient struct {
+	net.Conn
+	longest time.Duration
+}
+
+func (c *impatient) SetReadDeadline(t time.Time) error {
+	if most := time.Now().Add(c.longest); t.After(most) {
+		t = most
+	}
+	return c.Conn.SetReadDeadline(t)
 }
 
 // quiet drops what the ZooKeeper client has to say of each attempt to connect.

@@ -229,7 +229,10 @@ func (s *scheduler) judge(tasks []*task, now time.Time) {
 
 // tend does for one app what is to be done now, and tells whether it is done.
 func (s *scheduler) tend(ctx context.Context, m *docker.Client, c *cluster, a *app.App, tasks []*task, now time.Time) (bool, error) {
-	p := makePlan(a, tasks, func(t *task) bool { return s.health.healthy(t, s.appOf(t)) })
+	p := makePlan(a, tasks, func(t *task) bool {
+		of := s.appOf(t)
+		return of != nil && s.health.healthy(t, of) // nil: it was deleted a moment ago
+	})
 	for _, t := range p.bury {
 		if err := s.bury(ctx, m, a, t, now); err != nil {
 			return false, err
