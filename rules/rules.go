@@ -5,5 +5,5 @@ import "embed"
 
 // FS holds the library's .star files, by package.
 //
-//go:embed archive debian deployment disk emulator environment go initrd machine oci package prelude service services
+//go:embed archive debian deployment disk emulator environment go initrd machine oci package prelude service services testing
 var FS embed.FS

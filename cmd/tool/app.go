@@ -26,9 +26,12 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ExitErrHandler:         func(*cli.Context, error) {}, // Main prints
 		OnUsageError:           onUsageError,
 		Commands: []*cli.Command{
-			buildCommand(), queryCommand(), aqueryCommand(), whyCommand(), pathInfoCommand(), lockCommand(),
-			gcCommand(), rootsCommand(), storeCommand(), logCommand(), docCommand(), infoCommand(), versionCommand(),
-			completionCommand(), sandboxEnterCommand(), agentCommand(),
+			buildCommand(), testCommand(), createCommand(), deployCommand(), planCommand(), infoCommand(), listCommand(), checkCommand(),
+			sshCommand(), execCommand(), logsCommand(), consoleCommand(), generationsCommand(), rollbackCommand(), diffCommand(),
+			startCommand(), stopCommand(), rebootCommand(), destroyCommand(), deleteCommand(), exportCommand(), importCommand(),
+			queryCommand(), aqueryCommand(), whyCommand(), pathInfoCommand(), lockCommand(),
+			gcCommand(), rootsCommand(), storeCommand(), logCommand(), docCommand(), versionCommand(),
+			completionCommand(), sandboxEnterCommand(), vmSwitchCommand(), agentCommand(),
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {

@@ -26,8 +26,12 @@ func gcCommand() *cli.Command {
 		Name:  "gc",
 		Usage: "remove what no root reaches from the store",
 		Description: "Roots are the newest builds of each label in each workspace (gc.keep_builds in tool.toml)\n" +
-			"and what running builds use. Builds of labels that a BUILD file no longer has are dropped first.",
+			"and what running builds use, and all generations of deployments. Builds of labels that a BUILD file no\n" +
+			"longer has are dropped first. With -d, a deployment's old generations (beyond gc.keep_generations) are dropped\n" +
+			"too, and its machines collect what they no longer need.",
 		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "deployment", Aliases: []string{"d"}, Usage: "also the machines and old generations of the deployment `NAME`"},
+			&cli.IntFlag{Name: "keep", Usage: "with -d: keep `N` generations (default: gc.keep_generations of tool.toml, or 5)"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "list what would go; remove nothing"},
 			&cli.StringFlag{Name: "older-than", Usage: "spare what was used within `AGE`, such as 12h or 30d"},
 			jsonFlag(),
@@ -94,6 +98,11 @@ func runGC(c *cli.Context) error {
 	age, err := parseAge(c.String("older-than"))
 	if err != nil {
 		return err
+	}
+	if c.String("deployment") != "" && !c.Bool("dry-run") {
+		if err := collectMachines(c); err != nil {
+			return err
+		}
 	}
 	s, ws, err := openHostStore()
 	if err != nil {

@@ -11,10 +11,32 @@ import (
 )
 
 func infoCommand() *cli.Command {
-	return &cli.Command{Name: "info", Usage: "tell where things are and whether this machine can build", Flags: []cli.Flag{jsonFlag()}, Action: runInfo}
+	return &cli.Command{
+		Name:  "info",
+		Usage: "show a deployment's machines; without a deployment, where things are and whether this machine can build",
+		Flags: []cli.Flag{
+			deploymentFlag(), jsonFlag(),
+			&cli.BoolFlag{Name: "plain", Usage: "a line to a machine, fields separated by tabs"},
+			&cli.BoolFlag{Name: "host", Usage: "tell of this host and the workspace, even if there are deployments"},
+		},
+		Action: runInfo,
+	}
 }
 
 func runInfo(c *cli.Context) error {
+	if !c.Bool("host") {
+		b, err := openBook()
+		if err != nil {
+			return err
+		}
+		if all, err := b.List(); err != nil || len(all) > 0 || c.String("deployment") != "" {
+			_, d, err := chooseDeployment(c)
+			if err != nil {
+				return err
+			}
+			return runDeploymentInfo(c, d)
+		}
+	}
 	s, ws, err := openHostStore()
 	if err != nil {
 		return err

@@ -29,7 +29,8 @@ type view struct {
 	phase   string
 	counts  event.Counts
 	running map[int]*runningAction
-	drawn   int // live lines on the screen
+	doing   map[string]*runningAction // by machine
+	drawn   int                       // live lines on the screen
 	last    time.Time
 	stop    chan struct{}
 	stopped sync.WaitGroup
@@ -45,7 +46,7 @@ type runningAction struct {
 const plainEvery = 5 * time.Second
 
 func newView(out io.Writer, mode string) *view {
-	v := &view{out: out, palette: newPalette(out), start: time.Now(), last: time.Now(), running: map[int]*runningAction{}, stop: make(chan struct{}), width: 80}
+	v := &view{out: out, palette: newPalette(out), start: time.Now(), last: time.Now(), running: map[int]*runningAction{}, doing: map[string]*runningAction{}, stop: make(chan struct{}), width: 80}
 	switch mode {
 	case "", "auto":
 		v.live = isTerminal(out) && os.Getenv("TERM") != "dumb"
@@ -79,7 +80,7 @@ func (v *view) tick() {
 			v.mu.Lock()
 			if v.live {
 				v.draw(now)
-			} else if now.Sub(v.last) >= plainEvery && len(v.running) > 0 {
+			} else if now.Sub(v.last) >= plainEvery && len(v.running)+len(v.doing) > 0 {
 				v.last = now
 				fmt.Fprintln(v.out, v.status(now))
 			}
@@ -90,7 +91,11 @@ func (v *view) tick() {
 
 // Close removes the live lines and ends the view.
 func (v *view) Close() {
-	if v.quiet {
+	v.mu.Lock()
+	was := v.quiet
+	v.quiet = true
+	v.mu.Unlock()
+	if was {
 		return
 	}
 	close(v.stop)
@@ -129,6 +134,10 @@ func (v *view) Send(e event.Event) {
 		if r := v.running[e.ID]; r != nil {
 			r.done, r.total = e.Done, e.Total
 		}
+	case event.MachineSaid:
+		v.above(fmt.Sprintf("%s: %s", e.Machine, e.Text))
+	case event.MachineDoing:
+		v.machine(e)
 	case event.ActionFinished:
 		v.counts = e.Counts
 		delete(v.running, e.ID)
@@ -136,6 +145,34 @@ func (v *view) Send(e event.Event) {
 			v.above(fmt.Sprintf("%s %s (%s) wrote:\n%s", v.palette.dim("note:"), e.Owner, e.Mnemonic, strings.TrimRight(string(e.Stderr), "\n")))
 		}
 	}
+}
+
+// machine keeps what is being done with a machine. Without a terminal every
+// new thing is a line: a deploy has few, and somebody waits for them.
+func (v *view) machine(e event.MachineDoing) {
+	if e.Text == "" {
+		delete(v.doing, e.Machine)
+		return
+	}
+	text := e.Machine + ": " + e.Text
+	r := v.doing[e.Machine]
+	if r == nil || r.text != text {
+		r = &runningAction{text: text, at: e.At}
+		v.doing[e.Machine] = r
+		if !v.live && !v.quiet {
+			v.last = e.At
+			fmt.Fprintln(v.out, text)
+		}
+	}
+	r.done, r.total = e.Done, e.Total
+}
+
+// Above prints something of several lines that stays, above the live lines.
+func (v *view) Above(print func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.erase()
+	print()
 }
 
 // above prints a line that stays, above the live lines.
@@ -154,12 +191,14 @@ func (v *view) erase() {
 func (v *view) status(now time.Time) string {
 	c := v.counts
 	s := fmt.Sprintf("[%d/%d] %s", c.Done+c.Cached, c.Total, duration(now.Sub(v.start)))
-	if c.Total == 0 {
+	if len(v.doing) > 0 {
+		s = fmt.Sprintf("%s at work, %s", count(len(v.doing), "machine"), duration(now.Sub(v.start)))
+	} else if c.Total == 0 {
 		s = fmt.Sprintf("%s %s", v.phase, duration(now.Sub(v.start)))
 	}
-	if len(v.running) > 0 && !v.live {
-		s += " " + v.sorted()[0].text
-		if n := len(v.running) - 1; n > 0 {
+	if rs := v.sorted(); len(rs) > 0 && !v.live {
+		s += " " + rs[0].text
+		if n := len(rs) - 1; n > 0 {
 			s += fmt.Sprintf(" and %d more", n)
 		}
 	}
@@ -167,8 +206,11 @@ func (v *view) status(now time.Time) string {
 }
 
 func (v *view) sorted() []*runningAction {
-	rs := make([]*runningAction, 0, len(v.running))
+	rs := make([]*runningAction, 0, len(v.running)+len(v.doing))
 	for _, r := range v.running {
+		rs = append(rs, r)
+	}
+	for _, r := range v.doing {
 		rs = append(rs, r)
 	}
 	sort.Slice(rs, func(i, j int) bool { return rs[i].at.Before(rs[j].at) })

@@ -30,8 +30,9 @@ type Config struct {
 		DiskTools string `toml:"disk_tools"` // label of the environment that makes disk images by default
 	} `toml:"deploy"`
 	GC struct {
-		KeepBuilds *int  `toml:"keep_builds"` // newest builds kept for each label; default 1
-		KeepInputs *bool `toml:"keep_inputs"` // also keep what a kept build was made from; default true
+		KeepBuilds      *int  `toml:"keep_builds"`      // newest builds kept for each label; default 1
+		KeepInputs      *bool `toml:"keep_inputs"`      // also keep what a kept build was made from; default true
+		KeepGenerations *int  `toml:"keep_generations"` // newest generations that gc -d keeps of a deployment; default 5
 	} `toml:"gc"`
 	Mirrors struct {
 		Debian map[string][]string `toml:"debian"` // suite → base URLs or folders, before the host's apt sources

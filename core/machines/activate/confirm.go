@@ -58,6 +58,9 @@ func (m *Machine) awaitOnce(ctx context.Context, s *SwitchStatus) (bool, error) 
 	if m.Uptime() < s.DeadlineUptime {
 		return false, nil
 	}
+	if s.Abandoned != "" {
+		return true, m.giveUp(ctx, s, s.Abandoned, nil)
+	}
 	return true, m.giveUp(ctx, s, fmt.Sprintf("nobody confirmed it until %s: the controller could not reach the machine any more, or was ended", s.Deadline.Format(time.TimeOnly)), nil)
 }
 

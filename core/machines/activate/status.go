@@ -118,13 +118,15 @@ type Failure struct {
 // SwitchStatus is a switch, under way or ended: what is kept in switch.json.
 type SwitchStatus struct {
 	SwitchRequest
-	From    int    `json:"from"` // the generation that was active
-	Seq     int    `json:"seq"`  // counts the changes of this status
-	Phase   Phase  `json:"phase"`
-	Result  Result `json:"result,omitempty"`
-	Why     string `json:"why,omitempty"` // it was reverted, or failed
-	BootID  string `json:"boot_id"`
-	Runners int    `json:"runners"` // how often it was begun or continued
+	From   int    `json:"from"` // the generation that was active
+	Seq    int    `json:"seq"`  // counts the changes of this status
+	Phase  Phase  `json:"phase"`
+	Result Result `json:"result,omitempty"`
+	Why    string `json:"why,omitempty"` // it was reverted, or failed
+	// Abandoned is why the controller will not confirm it.
+	Abandoned string `json:"abandoned,omitempty"`
+	BootID    string `json:"boot_id"`
+	Runners   int    `json:"runners"` // how often it was begun or continued
 
 	Started  time.Time `json:"started"`
 	Deadline time.Time `json:"deadline,omitzero"` // of the phase, where it has one; for people

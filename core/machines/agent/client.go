@@ -275,6 +275,11 @@ func (c *Client) Confirm(ctx context.Context, generation int) error {
 	return c.call(ctx, "confirm", numberRequest{generation}, nil, nil)
 }
 
+// Abandon has a generation that waits to be confirmed go back instead.
+func (c *Client) Abandon(ctx context.Context, generation int, why string) error {
+	return c.call(ctx, "abandon", abandonRequest{generation, why}, nil, nil)
+}
+
 // Rollback begins a switch that the machine confirms by itself; -1 means the
 // generation that was confirmed before the active one.
 func (c *Client) Rollback(ctx context.Context, generation int) (*SwitchStatus, error) {

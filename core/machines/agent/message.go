@@ -150,6 +150,11 @@ type waitRequest struct {
 	Seconds int `json:"seconds"` // or after that time
 }
 
+type abandonRequest struct {
+	N   int    `json:"n"`
+	Why string `json:"why"`
+}
+
 type numberRequest struct {
 	N int `json:"n"`
 }

@@ -136,6 +136,8 @@ func (s *server) handle(ctx context.Context, r request) (any, error) {
 		return with(r, func(q waitRequest) (any, error) { return s.wait(ctx, q) })
 	case "confirm":
 		return with(r, func(q numberRequest) (any, error) { return nil, s.confirm(q.N) })
+	case "abandon":
+		return with(r, func(q abandonRequest) (any, error) { return nil, s.m.Abandon(q.N, q.Why) })
 	case "rollback":
 		return with(r, func(q numberRequest) (any, error) { return s.m.Rollback(ctx, q.N) })
 	case "gc":

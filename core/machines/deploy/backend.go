@@ -116,3 +116,9 @@ type Step struct {
 	Text        string `json:"text"`
 	Destructive bool   `json:"destructive,omitempty"` // data on the machine's disk is lost
 }
+
+// Cutter is a Backend that can cut a machine's power, for tests of what happens
+// then.
+type Cutter interface {
+	Cut(ctx context.Context, m *Machine) error
+}

@@ -26,14 +26,17 @@ type Deployment struct {
 	Workspace   string                   `json:"workspace"` // and where that is
 	Description string                   `json:"description"`
 	Network     Network                  `json:"network"`
-	Backend     string                   `json:"backend"` // as chosen, never auto
+	CIDR        string                   `json:"cidr,omitempty"`     // asked for, instead of the target's
+	Emulator    store.Ref                `json:"emulator,omitempty"` // what machines run in
+	Backend     string                   `json:"backend"`            // as chosen, never auto
 	Created     time.Time                `json:"created"`
 	KeyPrivate  string                   `json:"key_private"` // OpenSSH PEM: the controller's
 	KeyPublic   string                   `json:"key_public"`
 	Machines    map[string]*MachineState `json:"machines"`
 	Generations []Generation             `json:"generations"`
 	Next        int                      `json:"next_generation"`  // numbers are never used twice
-	Object      store.Ref                `json:"object,omitempty"` // the newest deployment object that was applied or begun
+	Active      int                      `json:"active,omitempty"` // the generation that all machines have confirmed
+	Target      int                      `json:"target,omitempty"` // the one that the last command led to
 
 	dir string
 }
@@ -60,7 +63,6 @@ type MachineState struct {
 	Confirmed  store.Ref         `json:"confirmed,omitempty"` // as last seen
 	Generation int               `json:"generation,omitempty"`
 	Failure    string            `json:"failure,omitempty"` // of the last attempt; empty: none
-	SeedID     string            `json:"seed_id,omitempty"`
 }
 
 // Generation is what all machines were brought to at once.
@@ -161,18 +163,54 @@ func (b *Book) Create(name, label, workspace string) (*Deployment, error) {
 	} else if !errors.As(err, new(*NotFoundError)) {
 		return nil, err
 	}
+	s, err := b.Provisional(name, label, workspace)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.keep()
+}
+
+// Provisional returns a deployment that is only in memory: what a plan for one
+// that is not there yet is made with.
+func (b *Book) Provisional(name, label, workspace string) (*Deployment, error) {
+	if err := CheckDeploymentName(name); err != nil {
+		return nil, err
+	}
 	s := &Deployment{
 		Version: stateVersion, UUID: newUUID(), Name: name, Label: label, Workspace: workspace,
 		Created: time.Now().UTC().Truncate(time.Second), Machines: map[string]*MachineState{}, Next: 1,
 	}
+	var err error
 	if s.KeyPrivate, s.KeyPublic, err = newKey("tool@" + name); err != nil {
 		return nil, err
 	}
 	s.dir = filepath.Join(b.dir, s.UUID)
-	if err := os.Mkdir(s.dir, 0o700); err != nil {
-		return nil, fmt.Errorf("create deployment %s: %w", name, err)
+	return s, nil
+}
+
+// CreateAs is Create with the UUID that a plan was made with.
+func (b *Book) CreateAs(name, label, workspace, uuid string) (*Deployment, error) {
+	s, err := b.Provisional(name, label, workspace)
+	if err != nil {
+		return nil, err
 	}
-	return s, s.Save()
+	s.UUID, s.dir = uuid, filepath.Join(b.dir, uuid)
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	unlock, err := b.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return s, s.keep()
+}
+
+func (s *Deployment) keep() error {
+	if err := os.Mkdir(s.dir, 0o700); err != nil {
+		return fmt.Errorf("create deployment %s: %w", s.Name, err)
+	}
+	return s.Save()
 }
 
 // Import adds a deployment that ParseDeployment reads, with its keys.
@@ -333,15 +371,8 @@ func (s *Deployment) generation(n int) *Generation {
 	return nil
 }
 
-// Current returns the newest generation that was confirmed, or nil.
-func (s *Deployment) Current() *Generation {
-	for i := len(s.Generations) - 1; i >= 0; i-- {
-		if s.Generations[i].State == GenerationConfirmed {
-			return &s.Generations[i]
-		}
-	}
-	return nil
-}
+// Current returns the generation that all machines have confirmed, or nil.
+func (s *Deployment) Current() *Generation { return s.generation(s.Active) }
 
 // What became of a generation.
 const (

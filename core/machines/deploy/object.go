@@ -191,6 +191,12 @@ func (o *Object) check() error {
 
 func (p *Publish) last() int { return max(p.Port, p.To) }
 
+// Check reports why the network cannot be one.
+func (n *Network) Check() error {
+	_, err := n.prefix()
+	return err
+}
+
 func (n *Network) prefix() (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(n.CIDR)
 	if err != nil {

@@ -253,4 +253,6 @@ func (p *pipe) Close() error {
 }
 
 // Dial connects to an address as the machine sees it, through the machine.
-func (l *Link) Dial(network, address string) (net.Conn, error) { return l.client.Dial(network, address) }
+func (l *Link) Dial(network, address string) (net.Conn, error) {
+	return l.client.Dial(network, address)
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"tool/core/machines/deploy"
+)
+
+func startCommand() *cli.Command {
+	return powerCommand("start", "start machines and wait until they answer", func(ctx context.Context, s *deploy.Session, name string, _ *cli.Context) error {
+		return s.Start(ctx, name)
+	})
+}
+
+func stopCommand() *cli.Command {
+	return powerCommand("stop", "shut machines down", func(ctx context.Context, s *deploy.Session, name string, _ *cli.Context) error {
+		return s.Stop(ctx, name)
+	})
+}
+
+func rebootCommand() *cli.Command {
+	cmd := powerCommand("reboot", "restart machines and wait until they answer", func(ctx context.Context, s *deploy.Session, name string, c *cli.Context) error {
+		return s.Reboot(ctx, name, c.Bool("hard"))
+	})
+	cmd.Flags = append(cmd.Flags, &cli.BoolFlag{Name: "hard", Usage: "by stopping and starting it from outside"})
+	return cmd
+}
+
+// powerCommand is a command that does one thing with each machine.
+func powerCommand(name, usage string, do func(context.Context, *deploy.Session, string, *cli.Context) error) *cli.Command {
+	return &cli.Command{
+		Name: name, Usage: usage, ArgsUsage: "[MACHINE...]",
+		Flags: []cli.Flag{deploymentFlag(), progressFlag()},
+		Action: func(c *cli.Context) error {
+			d, names, lease, err := lockedMachines(c)
+			if err != nil {
+				return err
+			}
+			defer lease.Release()
+			st, err := storeOf(d)
+			if err != nil {
+				return err
+			}
+			defer st.Close()
+			v := newView(c.App.ErrWriter, c.String("progress"))
+			s, err := newSession(d, st, v)
+			if err != nil {
+				return err
+			}
+			errs := s.Each(names, func(n string) error { return do(c.Context, s, n, c) })
+			v.Close()
+			if err := d.Save(); err != nil {
+				return withCode(exitEnvironment, err)
+			}
+			return failures(c, names, errs)
+		},
+	}
+}
+
+// lockedMachines chooses a deployment, takes its lease, and reads which of its
+// machines a command is about.
+func lockedMachines(c *cli.Context) (*deploy.Deployment, []string, *deploy.Lease, error) {
+	_, d, err := chooseDeployment(c)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	lease, err := lockDeployment(d, c)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	names, err := machinesOf(d, c.Args().Slice())
+	if err != nil {
+		lease.Release()
+		return nil, nil, nil, err
+	}
+	return d, names, lease, nil
+}
+
+// failures prints what went wrong with which machine.
+func failures(c *cli.Context, names []string, errs map[string]error) error {
+	if c.Context.Err() != nil {
+		return c.Context.Err()
+	}
+	p := newPalette(c.App.ErrWriter)
+	for _, n := range names {
+		if errs[n] != nil {
+			fmt.Fprintf(c.App.ErrWriter, "%s %s: %v\n", p.red("error:"), n, errs[n])
+		}
+	}
+	if len(errs) > 0 {
+		return &codeError{exitSomeFailed, nil}
+	}
+	return nil
+}
+
+func destroyCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "destroy",
+		Usage:       "remove machines with their data; what was built stays",
+		ArgsUsage:   "[MACHINE...]",
+		Description: "Asks before it does so, on a terminal.",
+		Flags:       []cli.Flag{deploymentFlag(), &cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"}, progressFlag()},
+		Action:      runDestroy,
+	}
+}
+
+func runDestroy(c *cli.Context) error {
+	d, names, lease, err := lockedMachines(c)
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
+	if len(names) == 0 {
+		fmt.Fprintf(c.App.ErrWriter, "deployment %s has no machines\n", d.Name)
+		return nil
+	}
+	// Without a terminal there is nobody to ask: a script says what it means.
+	if in, ok := c.App.Reader.(*os.File); ok && !c.Bool("yes") && isTerminal(in) && isTerminal(c.App.ErrWriter) {
+		fmt.Fprintf(c.App.ErrWriter, "Destroy %s of deployment %s, with the data on their disks? [y/N] ", strings.Join(names, ", "), d.Name)
+		var answer string
+		_, _ = fmt.Fscanln(in, &answer) // no answer is no
+		if a := strings.ToLower(answer); a != "y" && a != "yes" {
+			return usageError("nothing was done")
+		}
+	}
+	v := newView(c.App.ErrWriter, c.String("progress"))
+	s, err := newSession(d, nil, v)
+	if err != nil {
+		return err
+	}
+	errs := s.DestroyAll(c.Context, names)
+	v.Close()
+	return failures(c, names, errs)
+}
+
+func deleteCommand() *cli.Command {
+	return &cli.Command{
+		Name: "delete", Usage: "forget a deployment that has no machines any more, with its generations",
+		Flags: []cli.Flag{deploymentFlag()}, Action: runDelete,
+	}
+}
+
+func runDelete(c *cli.Context) error {
+	if c.Args().Present() {
+		return usageError("delete: say which deployment with -d NAME")
+	}
+	b, d, err := chooseDeployment(c)
+	if err != nil {
+		return err
+	}
+	lease, err := lockDeployment(d, c)
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
+	if n := len(d.Machines); n > 0 {
+		return usageError("deployment %s has %s; destroy them first: tool destroy -d %s", d.Name, count(n, "machine"), d.Name)
+	}
+	s, err := storeOf(d)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if _, err := s.Rotate(d.RootPrefix(), 0); err != nil {
+		return withCode(exitEnvironment, err)
+	}
+	return withCode(exitEnvironment, b.Delete(d))
+}

@@ -1,0 +1,267 @@
+package deploy
+
+import (
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"tool/core/machines/agent"
+	"tool/core/machines/link"
+)
+
+// Connection is one SSH connection to a machine with its agent at the end.
+type Connection struct {
+	Link  *link.Link
+	Agent *agent.Client
+	Hello *agent.Hello
+}
+
+// Close ends it.
+func (c *Connection) Close() {
+	c.Agent.Close()
+	c.Link.Close()
+}
+
+// Binary is the program that is put on machines as their agent: this one.
+type Binary struct {
+	Path string
+
+	once   sync.Once
+	sha256 string
+	err    error
+}
+
+// SHA256 returns the digest of the program, in hexadecimal.
+func (b *Binary) SHA256() (string, error) {
+	b.once.Do(func() {
+		f, err := os.Open(b.Path)
+		if err != nil {
+			b.err = err
+			return
+		}
+		defer f.Close()
+		h := sha256.New()
+		if _, b.err = io.Copy(h, f); b.err == nil {
+			b.sha256 = hex.EncodeToString(h.Sum(nil))
+		}
+	})
+	if b.err != nil {
+		return "", fmt.Errorf("read this program, to put it on the machines: %w", b.err)
+	}
+	return b.sha256, nil
+}
+
+// UnreachableError says that a machine did not answer in time.
+type UnreachableError struct {
+	Machine string
+	After   time.Duration
+	Last    error  // of the last attempt
+	State   State  // of the machine, as its backend sees it
+	Console string // the tail of the serial console's log
+}
+
+func (e *UnreachableError) Error() string {
+	s := fmt.Sprintf("machine %s (%s) did not answer over SSH within %s: %v", e.Machine, e.State, e.After.Round(time.Second), e.Last)
+	if e.Console != "" {
+		s += "\nthe end of its console:\n    " + strings.ReplaceAll(e.Console, "\n", "\n    ")
+	}
+	return s
+}
+
+// Unwrap returns the last attempt's error.
+func (e *UnreachableError) Unwrap() error { return e.Last }
+
+// Link connects to a machine's SSH server once.
+func (s *Session) Link(ctx context.Context, ms *MachineState) (*link.Link, error) {
+	b, err := s.backend(ms)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := b.Dial(ctx, s.D.machine(ms))
+	if err != nil {
+		return nil, err
+	}
+	return link.Connect(ctx, conn, link.Config{User: "root", Key: s.D.KeyPrivate, HostKey: ms.HostKeyPub})
+}
+
+// connect connects to a machine and its agent, which it brings up to date. It
+// tries until the deadline; deadline 0 means one attempt.
+func (s *Session) connect(ctx context.Context, ms *MachineState, deadline time.Duration) (*Connection, error) {
+	start := time.Now()
+	for n := 1; ; n++ {
+		c, err := s.connectOnce(ctx, ms)
+		if err == nil {
+			return c, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if errors.As(err, new(*link.HostKeyError)) { // trying again cannot help
+			return nil, fmt.Errorf("machine %s: %w", ms.Name, err)
+		}
+		if time.Since(start) >= deadline {
+			return nil, s.unreachable(ctx, ms, time.Since(start), err)
+		}
+		if n%10 == 0 {
+			if err := s.stillRuns(ctx, ms); err != nil {
+				return nil, s.unreachable(ctx, ms, time.Since(start), err)
+			}
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// stillRuns finds that there is nothing to wait for.
+func (s *Session) stillRuns(ctx context.Context, ms *MachineState) error {
+	b, err := s.backend(ms)
+	if err != nil {
+		return err
+	}
+	o, err := b.Observe(ctx, s.D.machine(ms))
+	if err == nil && (o.State == StateStopped || o.State == StateCrashed || o.State == StateMissing) {
+		return errors.New("its process has ended")
+	}
+	return nil
+}
+
+func (s *Session) unreachable(ctx context.Context, ms *MachineState, after time.Duration, err error) error {
+	e := &UnreachableError{Machine: ms.Name, After: after, Last: err, State: StateUnknown}
+	b, berr := s.backend(ms)
+	if berr != nil {
+		return e
+	}
+	if o, err := b.Observe(ctx, s.D.machine(ms)); err == nil {
+		e.State = o.State
+	}
+	if log := b.Console(s.D.machine(ms)); log != "" {
+		e.Console = tailOf(log, 15)
+	}
+	return e
+}
+
+// tailOf returns the last lines of a file, made safe to print.
+func tailOf(path string, lines int) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	const most = 8 << 10
+	if st, err := f.Stat(); err == nil && st.Size() > most {
+		if _, err := f.Seek(-most, io.SeekEnd); err != nil {
+			return ""
+		}
+	}
+	b, err := io.ReadAll(io.LimitReader(f, most))
+	if err != nil {
+		return ""
+	}
+	ls := strings.Split(strings.TrimRight(Printable(string(b)), "\n"), "\n")
+	return strings.Join(ls[max(0, len(ls)-lines):], "\n")
+}
+
+// Printable removes what a machine could do to a terminal: control characters
+// and escape sequences.
+func Printable(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case c == 0x1b && i+1 < len(s) && s[i+1] == '[':
+			for i += 2; i < len(s) && (s[i] < 0x40 || s[i] > 0x7e); i++ {
+			}
+		case c == '\n' || c == '\t' || c >= 0x20 && c != 0x7f:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+func (s *Session) connectOnce(ctx context.Context, ms *MachineState) (*Connection, error) {
+	l, err := s.Link(ctx, ms)
+	if err != nil {
+		return nil, err
+	}
+	sum, err := s.Binary.SHA256()
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	c, err := agentOver(ctx, l, sum)
+	var exit *link.ExitError
+	if errors.As(err, &exit) && exit.Code == noAgent {
+		s.said(ms.Name, "sending the agent")
+		if err = InstallAgent(ctx, l, s.Binary); err == nil {
+			c, err = agentOver(ctx, l, sum)
+		}
+	}
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// noAgent is the code of the command that starts the agent where it is not
+// there.
+const noAgent = 127
+
+func agentOver(ctx context.Context, l *link.Link, sum string) (*Connection, error) {
+	rw, err := l.Pipe(fmt.Sprintf("p=/tool/agent/%s/tool; test -x $p || exit %d; exec $p agent serve", sum, noAgent))
+	if err != nil {
+		return nil, err
+	}
+	c, h, err := agent.NewClient(ctx, rw)
+	if err != nil {
+		rw.Close()
+		return nil, err
+	}
+	return &Connection{l, c, h}, nil
+}
+
+// InstallAgent sends a program, compressed, and makes it the machine's agent.
+func InstallAgent(ctx context.Context, l *link.Link, b *Binary) error {
+	sum, err := b.SHA256()
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(b.Path)
+	if err != nil {
+		return fmt.Errorf("install the agent: %w", err)
+	}
+	defer f.Close()
+	r, w := io.Pipe()
+	go func() {
+		z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed) // the level is a valid one
+		_, err := io.Copy(z, f)
+		w.CloseWithError(errors.Join(err, z.Close()))
+	}()
+	defer r.Close()
+	err = l.Run(ctx, fmt.Sprintf(`set -e
+d=/tool/agent/%[1]s; t=$d/tool.$$
+mkdir -p -m 0755 /tool /tool/agent $d
+trap 'rm -f $t' EXIT
+gzip -dc > $t
+echo "%[1]s  $t" | sha256sum -c --status || { echo "the agent arrived damaged" >&2; exit 1; }
+chmod 0755 $t
+sync $t
+mv -f $t $d/tool
+ln -sfn %[1]s /tool/agent/.current.$$
+mv -fT /tool/agent/.current.$$ /tool/agent/current`, sum), r, io.Discard, nil)
+	if err != nil {
+		return fmt.Errorf("install the agent: %w", err)
+	}
+	return nil
+}

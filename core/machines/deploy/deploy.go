@@ -1,0 +1,277 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+
+	"tool/core/storage/store"
+)
+
+// Options say how a deployment object is to be applied.
+type Options struct {
+	Generation   int    // to go back to an old one; 0: a new one, or the one that was begun
+	Mode         string // switch, boot or test
+	Parallel     int
+	On           []string
+	AllowDestroy bool
+	AllowEpoch   bool
+	CopyOnly     bool
+	Note         string
+	Saved        *Plan // execute this one, or refuse it as stale
+	Allocator    *Allocator
+	// Images brings what machines are made from; it is called before anything
+	// is touched, and only if machines are made.
+	Images func(ctx context.Context) (*Images, error)
+	// Approve sees the plan before it is executed; an error stops there.
+	Approve func(*Plan) error
+}
+
+// Preview makes the plan and touches nothing.
+func (s *Session) Preview(ctx context.Context, o *Object, opt *Options) (*Plan, error) {
+	s.Deadlines = s.Deadlines.withDefaults()
+	conns := &Connections{}
+	defer conns.Close()
+	p, _, err := s.preview(ctx, o, opt, conns)
+	return p, err
+}
+
+func (s *Session) preview(ctx context.Context, o *Object, opt *Options, conns *Connections) (*Plan, map[string]*MachineState, error) {
+	alloc, err := Allocations(opt.Allocator, s.D, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	// The new forwards and hardware are what is looked for.
+	all := map[string]*MachineState{}
+	maps.Copy(all, s.D.Machines)
+	maps.Copy(all, alloc)
+	seen, err := s.Look(ctx, all, conns)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := s.Measure(ctx, o, seen, conns); err != nil {
+		return nil, nil, err
+	}
+	p, err := MakePlan(s.D, &Desired{
+		Object: o, Machines: alloc, Generation: s.generationFor(o, opt.Generation), Mode: opt.Mode, Parallel: opt.Parallel,
+		On: opt.On, Destroy: opt.AllowDestroy, Epochs: opt.AllowEpoch, Note: opt.Note,
+	}, seen, s.Backends)
+	return p, alloc, err
+}
+
+// generationFor returns the number that the machines are brought to: what was
+// asked for, the newest where it is of the same object, else the next.
+func (s *Session) generationFor(o *Object, asked int) int {
+	if asked > 0 {
+		return asked
+	}
+	if n := len(s.D.Generations); n > 0 {
+		// One that went wrong is tried again under its own number; one that
+		// went well stays what it is.
+		if g := &s.D.Generations[n-1]; g.Object == o.Ref {
+			return g.Number
+		}
+	}
+	return s.D.Next
+}
+
+// rounds bounds how often a deploy plans again, for machines whose system could
+// only be seen after they were started.
+const rounds = 3
+
+// Deploy plans, asks, and executes.
+func (s *Session) Deploy(ctx context.Context, o *Object, opt *Options) (*Result, error) {
+	s.Deadlines = s.Deadlines.withDefaults()
+	conns := &Connections{}
+	defer conns.Close()
+	result := &Result{}
+	for round := range rounds {
+		p, alloc, err := s.preview(ctx, o, opt, conns)
+		if err != nil {
+			return result, err
+		}
+		if round == 0 {
+			result.Plan = p
+			if err := approve(p, opt); err != nil {
+				return result, err
+			}
+		}
+		for i := range p.Machines {
+			if m := &p.Machines[i]; m.Empty() && result.of(m.Name) == nil {
+				result.set(m.Name, Unchanged, nil)
+			}
+		}
+		if p.Empty() {
+			if round == 0 {
+				s.upToDate(o, p)
+			}
+			break
+		}
+		a := &applier{Session: s, plan: p, object: o, alloc: alloc, conns: conns, result: result}
+		if p.Creates() {
+			if a.images, err = opt.Images(ctx); err != nil {
+				return result, err
+			}
+		}
+		if opt.CopyOnly {
+			return result, a.copyOnly(ctx)
+		}
+		if err := a.apply(ctx); err != nil {
+			return result, errors.Join(err, s.D.Save())
+		}
+		if result.Bad() > 0 || !a.unfinished() {
+			break
+		}
+	}
+	return result, s.finish(o, result)
+}
+
+// upToDate takes over what the machines say: an interrupted deploy may have
+// confirmed them and not have written it down.
+func (s *Session) upToDate(o *Object, p *Plan) {
+	for i := range p.Machines {
+		m := &p.Machines[i]
+		if ms := s.D.Machines[m.Name]; ms != nil && m.To != "" {
+			ms.Confirmed, ms.Failure, ms.Made = m.To, "", true
+			if ms.Generation == 0 {
+				ms.Generation = p.Generation
+			}
+		}
+	}
+}
+
+func approve(p *Plan, opt *Options) error {
+	if opt.Saved != nil {
+		if err := opt.Saved.same(p); err != nil {
+			return err
+		}
+	}
+	if opt.Approve != nil {
+		if err := opt.Approve(p); err != nil {
+			return err
+		}
+	}
+	if len(p.Refusals) > 0 {
+		return &RefusedError{p.Refusals[0]}
+	}
+	return nil
+}
+
+// RefusedError says that a plan needs a flag to be executed.
+type RefusedError struct{ Refusal }
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("nothing was done: machine %s: %s; if that is what you want, say %s", e.Machine, e.Text, e.Flag)
+}
+
+// unfinished reports whether the plan left machines of which nothing was known.
+func (a *applier) unfinished() bool {
+	for i := range a.plan.Machines {
+		m := &a.plan.Machines[i]
+		if (m.System == SystemUnseen || m.System == SystemBoot || m.Resource == ResourceChange) && a.result.of(m.Name) == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// copyOnly sends closures and switches nothing.
+func (a *applier) copyOnly(ctx context.Context) error {
+	if err := a.begin(); err != nil {
+		return err
+	}
+	if err := a.copies(ctx); err != nil {
+		return err
+	}
+	for _, n := range a.having(func(m *MachinePlan) bool { return m.System == SystemSwitch }) {
+		a.result.set(n, Staged, nil)
+	}
+	return a.D.Save()
+}
+
+// finish records what became of the generation.
+func (s *Session) finish(o *Object, r *Result) error {
+	g := s.D.generation(r.Plan.Generation)
+	if g == nil {
+		return nil
+	}
+	switch {
+	case r.Count(Failed, RolledBack, RevertFailed, Waiting) > 0:
+		if g.State != GenerationConfirmed { // what once was well does not become bad by a failed way back
+			g.State = GenerationFailed
+		}
+		for _, oc := range r.Outcomes {
+			if oc.Err != nil {
+				g.Note = oc.Machine + ": " + firstLine(oc.Err.Error())
+				break
+			}
+		}
+	case s.everywhere(o):
+		g.State, g.Note = GenerationConfirmed, ""
+		s.D.Active, s.D.Target = g.Number, g.Number
+	}
+	return s.D.Save()
+}
+
+// everywhere reports whether all machines of the object have been confirmed
+// with it: a deploy --on some does not make a generation.
+func (s *Session) everywhere(o *Object) bool {
+	for i := range o.Machines {
+		m := &o.Machines[i]
+		if ms := s.D.Machines[m.Name]; ms == nil || ms.Confirmed != m.ref || ms.Failure != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// material gives m what its backend makes it from. A machine that is there
+// already needs none of it but what boots it.
+func (a *applier) material(ctx context.Context, m *Machine, ms *MachineState, om *ObjectMachine, mp *MachinePlan) error {
+	ref := om.ref
+	if mp.System != SystemBoot && ms.Confirmed != "" {
+		ref = ms.Confirmed // a start boots what was confirmed, not what comes next
+	}
+	if err := a.bootFrom(ctx, m, ref); err != nil {
+		return err
+	}
+	if a.images == nil {
+		return nil
+	}
+	m.Root, m.ESP = a.images.Root, a.images.ESP
+	if mp.System != SystemBoot && mp.Resource != ResourceMend {
+		return nil
+	}
+	a.doing(ms.Name, "preparing its seed")
+	dir := filepath.Join(a.D.dir, "seeds")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	m.Seed = filepath.Join(dir, ms.Name)
+	return a.writeSeed(ctx, m.Seed, ms, om)
+}
+
+// bootFrom names the kernel, initrd and command line of a system.
+func (s *Session) bootFrom(ctx context.Context, m *Machine, ref store.Ref) error {
+	man, err := LoadManifest(s.Store, ref)
+	if err != nil {
+		return fmt.Errorf("what it boots: %w", err)
+	}
+	if s.D.Emulator != "" {
+		if m.Emulator, err = s.Store.Realise(ctx, s.D.Emulator); err != nil {
+			return fmt.Errorf("the emulator: %w", err)
+		}
+	}
+	if man.Boot == nil {
+		return nil // nothing that a backend could load
+	}
+	dir, err := s.Store.Realise(ctx, ref)
+	if err != nil {
+		return err
+	}
+	m.Kernel, m.Initrd, m.Cmdline = filepath.Join(dir, man.Boot.Kernel), filepath.Join(dir, man.Boot.Initrd), man.Boot.Cmdline
+	return nil
+}
