@@ -55,11 +55,43 @@ func (s *Session) preview(ctx context.Context, o *Object, opt *Options, conns *C
 	if err := s.Measure(ctx, o, seen, conns); err != nil {
 		return nil, nil, err
 	}
+	makings, err := s.makings(ctx, o, alloc, seen)
+	if err != nil {
+		return nil, nil, err
+	}
 	p, err := MakePlan(s.D, &Desired{
-		Object: o, Machines: alloc, Generation: s.generationFor(o, opt.Generation), Mode: opt.Mode, Parallel: opt.Parallel,
+		Object: o, Machines: alloc, Makings: makings, Generation: s.generationFor(o, opt.Generation), Mode: opt.Mode, Parallel: opt.Parallel,
 		On: opt.On, Destroy: opt.AllowDestroy, Epochs: opt.AllowEpoch, Note: opt.Note,
 	}, seen, s.Backends)
 	return p, alloc, err
+}
+
+// toBeBuilt stands in a plan for what is built before the plan is executed.
+const toBeBuilt = "(built before anything is touched)"
+
+// makings tells what machines that do not run would be made from or started
+// with. One that runs is not told: a new kernel is for its next start, and no
+// reason to start it again.
+func (s *Session) makings(ctx context.Context, o *Object, alloc map[string]*MachineState, seen map[string]*Sight) (map[string]*Machine, error) {
+	out := map[string]*Machine{}
+	for name, ms := range alloc {
+		m := s.D.machine(ms)
+		out[name] = m
+		if seen[name].Backend.State == StateRunning {
+			continue
+		}
+		ref := ms.Confirmed
+		if ref == "" || !seen[name].Backend.Exists {
+			ref = o.Machine(name).ref
+		}
+		if err := s.bootFrom(ctx, m, ref); err != nil {
+			return nil, fmt.Errorf("machine %s: %w", name, err)
+		}
+		if !seen[name].Backend.Complete {
+			m.Root, m.ESP, m.Seed = toBeBuilt, toBeBuilt, toBeBuilt
+		}
+	}
+	return out, nil
 }
 
 // generationFor returns the number that the machines are brought to: what was

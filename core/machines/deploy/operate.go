@@ -101,6 +101,7 @@ func (s *Session) Start(ctx context.Context, name string) error {
 		if err := s.bootFrom(ctx, m, ms.Confirmed); err != nil {
 			return err
 		}
+		ms.Boot = ms.Confirmed
 	}
 	if err := s.steps(ctx, b, m, Running); err != nil {
 		return err
@@ -127,13 +128,14 @@ func (s *Session) Stop(ctx context.Context, name string) error {
 // Reboot restarts a machine and waits until it is up again: hard by its backend,
 // else by itself.
 func (s *Session) Reboot(ctx context.Context, name string, hard bool) error {
-	if hard {
+	ms := s.D.Machines[name]
+	// Where the backend loads the kernel, another one takes another start.
+	if hard || ms.Hardware.Firmware == "direct" && ms.Boot != ms.Confirmed {
 		if err := s.Stop(ctx, name); err != nil {
 			return err
 		}
 		return s.Start(ctx, name)
 	}
-	ms := s.D.Machines[name]
 	c, err := s.connect(ctx, ms, s.Deadlines.Connect)
 	if err != nil {
 		return err

@@ -53,6 +53,7 @@ func refOf(h *agent.Hello, n int) store.Ref {
 type Desired struct {
 	Object     *Object
 	Machines   map[string]*MachineState // as allocated, those that stay and those that come
+	Makings    map[string]*Machine      // the same, as their backends are told of them
 	Generation int
 	Mode       string
 	Parallel   int
@@ -130,7 +131,7 @@ func planMachine(p *Plan, d *Deployment, want *Desired, om *ObjectMachine, s *Si
 		ClosureBytes: s.ClosureBytes, SendBytes: s.SendBytes, SendBlobs: s.SendBlobs,
 	}
 	var err error
-	if mp.Steps, err = b.Plan(d.machine(ms), s.Backend, Running); err != nil {
+	if mp.Steps, err = b.Plan(want.Makings[om.Name], s.Backend, Running); err != nil {
 		return nil, err
 	}
 	destructive := slices.ContainsFunc(mp.Steps, func(s Step) bool { return s.Destructive })
