@@ -136,6 +136,9 @@ func runAgent(c *console, args []string) error {
 		if errors.As(err, &exit) {
 			return fmt.Errorf("tool %s: %w", strings.Join(args, " "), err)
 		}
+		if errors.Is(err, os.ErrNotExist) && exists(filepath.Join(rootDir, agentLink, "tool")) {
+			err = errors.New("it is not a static program, and there are no libraries yet: the tool that made this machine must be built with CGO_ENABLED=0")
+		}
 		return fmt.Errorf("run the agent /%s/tool of the machine's disk: %w", agentLink, err)
 	}
 	return nil
