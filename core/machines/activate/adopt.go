@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -260,21 +261,12 @@ func addMembers(line, other string, i int) string {
 	}
 	have := split(f[i])
 	for _, u := range split(g[i]) {
-		if !contains(have, u) {
+		if !slices.Contains(have, u) {
 			have = append(have, u)
 		}
 	}
 	f[i] = strings.Join(have, ",")
 	return strings.Join(f, ":")
-}
-
-func contains(list []string, s string) bool {
-	for _, v := range list {
-		if v == s {
-			return true
-		}
-	}
-	return false
 }
 
 // flipToOrigin makes an adopted machine what it was before.
@@ -291,38 +283,45 @@ func (m *Machine) flipToOrigin() error {
 	if err := m.setPointer(Active, 0); err != nil {
 		return err
 	}
-	aside := m.path(originDir, "etc")
-	entries, err := os.ReadDir(aside)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, e := range entries {
-		path := m.path("etc", e.Name())
-		if target, err := os.Readlink(path); err == nil && e.IsDir() {
-			if !strings.HasPrefix(target, etcPrefix) {
-				return fmt.Errorf("/etc/%s is a link to %s, which is not ours", e.Name(), target)
-			}
-			if err := os.Remove(path); err != nil {
-				return err
-			}
-		}
-		if err := os.Rename(filepath.Join(aside, e.Name()), path); err != nil {
-			return fmt.Errorf("give the machine its own /etc/%s back: %w", e.Name(), err)
-		}
-	}
-	if err := m.tidyEtc(nil, m.ourLinks()); err != nil {
+	// Ours go before its own come back: they may have the same names.
+	if err := m.replaceEtc(&etcContent{Links: map[string]string{}}); err != nil {
 		return err
 	}
 	if err := removeIfThere(m.state("etc.json")); err != nil {
 		return err
 	}
+	if err := m.giveBack(m.path(originDir, "etc"), m.path("etc")); err != nil {
+		return err
+	}
 	return syncDir(m.path("etc"))
 }
 
-func (m *Machine) ourLinks() map[string]string {
-	var ours map[string]string
-	if _, err := readJSON(m.state("etc.json"), &ours); err != nil {
+// giveBack moves what was put aside to where it was.
+func (m *Machine) giveBack(from, to string) error {
+	entries, err := os.ReadDir(from)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return ours
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		a, b := filepath.Join(from, e.Name()), filepath.Join(to, e.Name())
+		if fi, err := os.Lstat(b); err == nil && fi.IsDir() {
+			if !e.IsDir() {
+				return fmt.Errorf("%s cannot come back: %s is a folder now", a, b)
+			}
+			if err := m.giveBack(a, b); err != nil {
+				return err
+			}
+			if err := os.Remove(a); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := os.Rename(a, b); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -81,15 +81,15 @@ func (m *Machine) driftOf(ctx context.Context, n int) ([]Drift, error) {
 		}
 		add("tree", "/tool/current", "%v", err)
 	}
-	links, err := m.etcLinks(o.Node.Digest)
+	etc, err := m.etcOf(o.Node.Digest)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range slices.Sorted(maps.Keys(links)) {
-		if have, err := os.Readlink(m.path("etc", name)); err != nil {
-			add("etc", "/etc/"+name, "it is no link to %s", links[name])
-		} else if have != links[name] {
-			add("etc", "/etc/"+name, "it leads to %s and should lead to %s", have, links[name])
+	for _, p := range slices.Sorted(maps.Keys(etc.Links)) {
+		if have, err := os.Readlink(m.path("etc", p)); err != nil {
+			add("etc", "/etc/"+p, "it is no link to %s", etc.Links[p])
+		} else if have != etc.Links[p] {
+			add("etc", "/etc/"+p, "it leads to %s and should lead to %s", have, etc.Links[p])
 		}
 	}
 	for _, l := range topLinks {

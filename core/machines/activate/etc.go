@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,133 +15,225 @@ import (
 	"tool/core/model/merkle"
 )
 
+// /etc holds real folders, so that programs can keep files of their own in
+// them from generation to generation, and in those a link for each file of the
+// active system. The links lead through /tool/current: a switch changes what
+// they mean at once, and only files that came or went need a change here.
+
 // etcFiles are the entries of /etc that activation writes as files; a system's
 // own entries of these names are not used.
 var etcFiles = [...]string{"passwd", "group", "shadow", "gshadow", "subuid", "subgid", "machine-id", "hostname", "hosts", "resolv.conf"}
 
-// etcPrefix begins the links in /etc that lead into the active system.
-const etcPrefix = "../tool/current/etc/"
+// etcContent is what a system puts into /etc: links by path, with their
+// targets, and folders by path.
+type etcContent struct {
+	Links map[string]string `json:"links"`
+	Dirs  []string          `json:"dirs"` // parents first
 
-// etcLinks returns the links that /etc should hold for a system: name to target.
-// A link of the system itself is copied, for its target is relative to /etc.
-func (m *Machine) etcLinks(tree digest.Digest) (map[string]string, error) {
-	links := map[string]string{}
+	props map[string]merkle.Props // of the folders that have any
+}
+
+// etcTarget returns where the link at p of /etc leads.
+func etcTarget(p string) string {
+	return strings.Repeat("../", 1+strings.Count(p, "/")) + "tool/current/etc/" + p
+}
+
+// etcOf returns what a system puts into /etc. Its own links are copied, for
+// their targets are relative to where they stand.
+func (m *Machine) etcOf(tree digest.Digest) (*etcContent, error) {
+	c := &etcContent{Links: map[string]string{}, props: map[string]merkle.Props{}}
 	n, ok, err := merkle.Find(m.Store.CAS(), tree, "etc")
 	if err != nil || !ok || n.Kind != merkle.Dir {
-		return links, err
+		return c, err
 	}
-	dir, err := m.Store.CAS().GetDirectory(n.Digest)
-	if err != nil {
-		return nil, err
-	}
-	err = dir.Entries(func(name string, n merkle.Node) error {
-		if slices.Contains(etcFiles[:], name) || name == "systemd" && m.Adopted() {
-			return nil // an adopted machine's own units stay enabled
+	return c, merkle.Walk(m.Store.CAS(), n.Digest, func(p string, n merkle.Node) error {
+		if slices.Contains(etcFiles[:], p) {
+			return nil
 		}
-		links[name] = etcPrefix + name
-		if n.Kind == merkle.Symlink {
-			links[name] = n.Target
+		switch n.Kind {
+		case merkle.File:
+			c.Links[p] = etcTarget(p)
+		case merkle.Symlink:
+			c.Links[p] = n.Target
+		case merkle.Dir:
+			c.Dirs = append(c.Dirs, p)
+			dir, err := m.Store.CAS().GetDirectory(n.Digest)
+			if err != nil {
+				return err
+			}
+			if !dir.Props.IsZero() {
+				c.props[p] = dir.Props
+			}
 		}
 		return nil
 	})
-	return links, err
 }
 
-// writeEtc makes /etc lead into the system with the given tree: links that it
-// needs are made, those of the system before that it has not are removed, and
-// what stands in the way is put aside.
+// lastEtc returns what was put into /etc last. A record that cannot be read is
+// made again from the links that lead into the active system.
+func (m *Machine) lastEtc() *etcContent {
+	last := &etcContent{}
+	if ok, err := readJSON(m.state("etc.json"), last); ok && err == nil {
+		return last
+	}
+	last = &etcContent{Links: map[string]string{}}
+	etc := m.path("etc")
+	_ = filepath.WalkDir(etc, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type() != fs.ModeSymlink {
+			return nil // what cannot be looked at is not ours
+		}
+		rel := strings.TrimPrefix(p, etc+"/")
+		if target, err := os.Readlink(p); err == nil && target == etcTarget(rel) {
+			last.Links[rel] = target
+		}
+		return nil
+	})
+	return last
+}
+
+// writeEtc makes /etc fit the system with the given tree. What stands in the
+// way is put aside.
 func (m *Machine) writeEtc(tree digest.Digest) error {
-	want, err := m.etcLinks(tree)
+	want, err := m.etcOf(tree)
 	if err != nil {
 		return err
 	}
-	var ours map[string]string
-	if _, err := readJSON(m.state("etc.json"), &ours); err != nil {
-		ours = nil // it is only needed to tidy
-	}
-	for _, name := range slices.Sorted(maps.Keys(want)) {
-		if err := m.etcLink(name, want[name], ours); err != nil {
-			return fmt.Errorf("link /etc/%s into the system: %w", name, err)
-		}
-	}
-	if err := m.tidyEtc(want, ours); err != nil {
+	return m.replaceEtc(want)
+}
+
+func (m *Machine) replaceEtc(want *etcContent) error {
+	last := m.lastEtc()
+	if err := m.sweepEtc(); err != nil {
 		return err
 	}
-	if maps.Equal(want, ours) {
+	for _, p := range want.Dirs {
+		if err := m.etcDir(p, want, last); err != nil {
+			return fmt.Errorf("make the folder /etc/%s: %w", p, err)
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(want.Links)) {
+		if err := m.etcLink(p, want.Links[p], last); err != nil {
+			return fmt.Errorf("link /etc/%s into the system: %w", p, err)
+		}
+	}
+	if err := m.tidyEtc(want, last); err != nil {
+		return err
+	}
+	if maps.Equal(want.Links, last.Links) && slices.Equal(want.Dirs, last.Dirs) {
 		return nil
 	}
 	return writeJSON(m.state("etc.json"), want)
 }
 
-func (m *Machine) etcLink(name, target string, ours map[string]string) error {
-	path := m.path("etc", name)
-	have, err := os.Readlink(path)
-	if err == nil && have == target {
-		return nil
-	}
-	if err == nil && (strings.HasPrefix(have, etcPrefix) || ours[name] == have) || errors.Is(err, fs.ErrNotExist) {
-		return linkTo(target, path)
-	}
-	if err := m.putAside(name); err != nil {
+// sweepEtc removes what a writer that died left behind.
+func (m *Machine) sweepEtc() error {
+	left, err := filepath.Glob(m.path("etc/.tool-*"))
+	if err != nil {
 		return err
 	}
-	return linkTo(target, path)
+	for _, p := range left {
+		if err := os.RemoveAll(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Machine) etcDir(p string, want, last *etcContent) error {
+	full := m.path("etc", p)
+	fi, err := os.Lstat(full)
+	switch {
+	case err == nil && fi.IsDir():
+		return nil
+	case err == nil:
+		if target, err := os.Readlink(full); err == nil && (target == last.Links[p] || target == etcTarget(p)) {
+			err = os.Remove(full)
+		} else {
+			err = m.putAside(p)
+		}
+		if err != nil {
+			return err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	o, err := ownedOf(want.props[p], 0o755)
+	if err != nil {
+		return err
+	}
+	return makeDir(full, o)
+}
+
+func (m *Machine) etcLink(p, target string, last *etcContent) error {
+	full := m.path("etc", p)
+	have, err := os.Readlink(full)
+	switch {
+	case err == nil && have == target:
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return os.Symlink(target, full)
+	case err == nil && (have == last.Links[p] || have == etcTarget(p)):
+	default:
+		if err := m.putAside(p); err != nil {
+			return err
+		}
+	}
+	// All that is unfinished has a name that sweepEtc knows.
+	tmp, err := tempName(m.path("etc/x"))
+	if err != nil {
+		return err
+	}
+	if err := os.Symlink(target, tmp); err != nil {
+		return err
+	}
+	return os.Rename(tmp, full)
 }
 
 // putAside moves an entry of /etc that somebody else made out of the way, to
 // where a person finds it, and where the way back to an adopted machine's own
 // system takes it from.
-func (m *Machine) putAside(name string) error {
-	dir := m.state("aside")
+func (m *Machine) putAside(p string) error {
+	to := m.state("aside", p)
 	if m.Adopted() {
-		if _, err := os.Lstat(m.path(originDir, "etc", name)); errors.Is(err, fs.ErrNotExist) {
-			dir = m.path(originDir, "etc")
+		if _, err := os.Lstat(m.path(originDir, "etc", p)); errors.Is(err, fs.ErrNotExist) {
+			to = m.path(originDir, "etc", p)
 		}
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
-	to := filepath.Join(dir, name)
-	for i := 1; ; i++ {
-		if _, err := os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
+	for i, free := 1, to; ; i++ {
+		if _, err := os.Lstat(free); errors.Is(err, fs.ErrNotExist) {
+			to = free
 			break
 		} else if err != nil {
 			return err
 		}
-		to = filepath.Join(dir, fmt.Sprintf("%s.%d", name, i))
+		free = fmt.Sprintf("%s.%d", to, i)
 	}
-	if err := os.Rename(m.path("etc", name), to); err != nil {
+	if err := os.Rename(m.path("etc", p), to); err != nil {
 		return err
 	}
-	m.log("/etc/%s was not ours and is now %s", name, to)
+	m.log("/etc/%s was not ours and is now %s", p, to)
 	return nil
 }
 
-// tidyEtc removes links that lead nowhere now.
-func (m *Machine) tidyEtc(want, ours map[string]string) error {
-	entries, err := os.ReadDir(m.path("etc"))
-	if err != nil {
-		return err
+// tidyEtc removes links and folders that the system before had and this one has
+// not. A folder in which somebody keeps files stays.
+func (m *Machine) tidyEtc(want, last *etcContent) error {
+	for p, target := range last.Links {
+		if _, still := want.Links[p]; still {
+			continue
+		}
+		if have, err := os.Readlink(m.path("etc", p)); err == nil && have == target {
+			if err := os.Remove(m.path("etc", p)); err != nil {
+				return fmt.Errorf("remove the link /etc/%s: %w", p, err)
+			}
+		}
 	}
-	for _, e := range entries {
-		name := e.Name()
-		if strings.HasPrefix(name, ".tool-") { // of a writer that died
-			if err := os.RemoveAll(m.path("etc", name)); err != nil {
-				return err
-			}
-			continue
-		}
-		if e.Type() != fs.ModeSymlink || want[name] != "" {
-			continue
-		}
-		target, err := os.Readlink(m.path("etc", name))
-		if err != nil {
-			return err
-		}
-		if strings.HasPrefix(target, etcPrefix) || ours[name] == target {
-			if err := os.Remove(m.path("etc", name)); err != nil {
-				return err
-			}
+	for _, p := range slices.Backward(last.Dirs) {
+		if !slices.Contains(want.Dirs, p) && path.Clean(p) == p {
+			_ = os.Remove(m.path("etc", p)) // fails where something is in it
 		}
 	}
 	return nil

@@ -37,13 +37,22 @@ func TestBoot(t *testing.T) {
 
 func TestSwitch(t *testing.T) {
 	r := newRig(t)
-	r.first(r.system(map[string]string{"a.service": "a", "b.service": "b", "gone.service": "g"}, map[string]string{"old": "1"}, nil))
-	r.stage(2, r.system(map[string]string{"a.service": "a2 slow", "b.service": "b", "new.service": "n"}, map[string]string{"new": "2"}, nil))
+	r.first(r.system(map[string]string{"a.service": "a", "b.service": "b", "gone.service": "g"}, map[string]string{"old": "1", "d/e/f": "f", "d/x": "x", "gone.d/f": "f"}, nil))
+	os.WriteFile(r.m.path("etc/d/mine"), []byte("mine"), 0o644)
+	r.stage(2, r.system(map[string]string{"a.service": "a2 slow", "b.service": "b", "new.service": "n"}, map[string]string{"new": "2", "d/f": "f"}, nil))
 	s := r.do(SwitchRequest{Generation: 2, Auto: true})
 	if s.Result != ResultConfirmed {
 		t.Fatalf("%s %+v", s, s.Failures)
 	}
 	r.check(2, 2)
+	for _, p := range []string{"etc/d/mine", "etc/d/f"} {
+		if _, err := os.ReadFile(r.m.path(p)); err != nil {
+			t.Errorf("what a program keeps in /etc: %v", err)
+		}
+	}
+	if _, err := os.Lstat(r.m.path("etc/gone.d")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("etc/gone.d is still there: %v", err)
+	}
 	if _, err := os.Lstat(r.m.path("etc/old")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("etc/old is still there: %v", err)
 	}
