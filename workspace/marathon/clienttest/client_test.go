@@ -30,7 +30,7 @@ const patience = 30 * time.Second
 // TestClient is what users of go-marathon do.
 func TestClient(t *testing.T) {
 	c := newCluster(t)
-	c.eventually("there is a leader", func() bool { l := c.leader(); return l != nil && ok(l.url+"/v2/apps") })
+	c.ready()
 	m := c.client(c.gateways...)
 	must := func(err error) {
 		t.Helper()
@@ -175,7 +175,7 @@ func ok(url string) bool {
 // every gateway answers as before.
 func TestLeaderDies(t *testing.T) {
 	c := newCluster(t)
-	c.eventually("there is a leader", func() bool { l := c.leader(); return l != nil && ok(l.url+"/v2/apps") })
+	c.ready()
 	first := c.leader()
 	m := c.client(first)
 	if _, err := m.CreateApplication(demo("/nginx").Count(2)); err != nil {

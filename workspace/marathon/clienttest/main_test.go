@@ -127,6 +127,14 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
+// ready waits until every gateway answers: each finds ZooKeeper in its own time.
+func (c *cluster) ready() {
+	c.t.Helper()
+	for _, p := range c.gateways {
+		c.eventually(p.name+" answers", func() bool { return ok(p.url + "/v2/apps") })
+	}
+}
+
 func freePort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp", ":0")
