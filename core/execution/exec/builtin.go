@@ -59,7 +59,7 @@ func standard(name string) Builtin {
 		return copyPart
 	case "cpio@1":
 		return cpio
-	case "blobs@1":
+	case "blobs@2":
 		return blobs
 	}
 	return nil

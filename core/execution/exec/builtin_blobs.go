@@ -11,10 +11,10 @@ import (
 )
 
 // blobs makes the tree that a store's folder of blobs would be if it held the
-// files of the inputs and nothing else: ab/<64 hex>, with .x where a file is
-// executable. Each content stands there once for each of the two. Modes and
-// owners beyond that are not kept, as in a store. So an image of the tree is a
-// store to begin with, for any system made of these files.
+// inputs and nothing else: ab/<64 hex>, with .x where a file is executable. Each
+// content stands there once for each of the two, and each folder's encoding as
+// the blob that it is. Modes and owners of files are not kept, as in a store. So
+// an image of the tree is a store to begin with, for any system made of these.
 //
 //	{"inputs": ["path/of/input", …]}   left out: all
 func blobs(ctx context.Context, c *BuiltinCall) ([]merkle.Node, error) {
@@ -87,6 +87,7 @@ func (s *blobSet) add(n merkle.Node) error {
 			return nil
 		}
 		s.dirs[n.Digest] = true
+		s.files[blobFile{n.Digest, false}] = true
 		d, err := s.cas.GetDirectory(n.Digest)
 		if err != nil {
 			return err

@@ -38,8 +38,8 @@ func TestGolden(t *testing.T) {
 		{"copy@1", `{"from":"usr/bin/x"}`, "out/cx", []int{tree}, "executable file 2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881/1"},
 		{"copy@1", `{"from":"usr"}`, "out/cd/", []int{tree}, "directory 6ec9b85b9c894c1364cf6ab842cee5d9e2059ecda96b7bf45692f1c3548cefdc/77"},
 		{"cpio@1", `{}`, "out/cpio", []int{tree}, "file a1e779fb9051ffd8a6b50d5852308b4cd4d5df66bbf5b911f62064b29c536da9/1080"},
-		{"blobs@1", `{}`, "out/blobs/", []int{a, b, tree}, "directory 65dea610abf56ebc4a0f72460b941c70ea265f020ca7fc092e1f20a8506c0966/308"},
-		{"blobs@1", `{"inputs":["out/a"]}`, "out/blobs1/", []int{a, b}, "directory 16a611667fe77d0f8ba778385a02593f2016402a49d21ab07acd3b0983cc688e/77"},
+		{"blobs@2", `{}`, "out/blobs/", []int{a, b, tree}, "directory dfabef12ae57dec230281e6b9ce2d3eedd5c38ba69f0b8bbc1376a8b2695c58e/770"},
+		{"blobs@2", `{"inputs":["out/a"]}`, "out/blobs1/", []int{a, b}, "directory 16a611667fe77d0f8ba778385a02593f2016402a49d21ab07acd3b0983cc688e/77"},
 	} {
 		r := l.build(g, g.builtin(c.name, c.params, c.out, c.in...))
 		if got := describe(r.Wanted[0].Node); got != c.want {

@@ -85,18 +85,23 @@ func (m *Machine) takeSeed(ctx context.Context, path string) error {
 		return err
 	}
 	defer lease.Release()
-	if _, err := pack.Read(ctx, s.Pack(), m.Store); err != nil {
+	began := m.Uptime()
+	got, err := pack.Read(ctx, s.Pack(), m.Store)
+	if err != nil {
 		return err
 	}
+	m.log("it brought %d blobs and %d objects in %.1f s", got.Blobs, len(got.Objects), (m.Uptime() - began).Seconds())
 	if old, err := m.Generation(h.Generation); err == nil && old.Ref != h.Ref {
 		// A machine that is set up anew on its old disk: the seed's word counts.
 		if err := os.Remove(m.generationFile(h.Generation)); err != nil {
 			return err
 		}
 	}
+	began = m.Uptime()
 	if err := m.Stage(ctx, h.Generation, h.Ref, h.Label, h.Facts); err != nil {
 		return err
 	}
+	m.log("laid out in %.1f s", (m.Uptime() - began).Seconds())
 	return writeFile(m.state("seed"), []byte(h.ID+"\n"), owned{mode: 0o600})
 }
 
@@ -178,6 +183,7 @@ func (m *Machine) bootInto(ctx context.Context, n int, trial bool, f *facts.Fact
 	if err != nil {
 		return err
 	}
+	began := m.Uptime()
 	// After a loss of power the trees are gone.
 	if _, err := m.Store.Realise(ctx, g.Ref); err != nil {
 		return err
@@ -205,7 +211,7 @@ func (m *Machine) bootInto(ctx context.Context, n int, trial bool, f *facts.Fact
 			return err
 		}
 	}
-	m.log("starting generation %d, %s", n, g.Ref.Name())
+	m.log("starting generation %d, %s, made ready in %.1f s", n, g.Ref.Name(), (m.Uptime() - began).Seconds())
 	return nil
 }
 

@@ -166,8 +166,9 @@ func (w *walker) node(n merkle.Node) error {
 	return nil
 }
 
-// Files calls f for each file of the closure of refs, each blob once, with the
-// form in which a tree first wants it. It is what a base image may hold.
+// Files calls f for each blob of the closure of refs, files and folders, each
+// once, with the form in which a tree first wants it. It is what a base image
+// holds: the builtin blobs@2 makes it of the same.
 func Files(ctx context.Context, s *store.Store, refs []store.Ref, f func(Blob, *cas.Store) error) error {
 	l, err := Need(ctx, s, refs, nil)
 	if err != nil {
