@@ -102,11 +102,14 @@ func machineBackends() map[string]deploy.Backend {
 // newSession is a command's work on d, whose store may be nil where the command
 // needs none.
 func newSession(d *deploy.Deployment, s *store.Store, events event.Sink) (*deploy.Session, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, withCode(exitEnvironment, fmt.Errorf("finding this program, which machines get as their agent: %w", err))
+	program := func() (string, error) {
+		dir, err := stateDir()
+		if err != nil {
+			return "", err
+		}
+		return staticProgram(dir)
 	}
-	return &deploy.Session{D: d, Store: s, Backends: machineBackends(), Binary: &deploy.Binary{Path: exe}, Events: events}, nil
+	return &deploy.Session{D: d, Store: s, Backends: machineBackends(), Binary: &deploy.Binary{Find: program}, Events: events}, nil
 }
 
 // allocator knows what other deployments and other programs have taken.

@@ -32,31 +32,38 @@ func (c *Connection) Close() {
 
 // Binary is the program that is put on machines as their agent: this one.
 type Binary struct {
-	Path string
+	// Find returns its path. It is called once, when the program is needed.
+	Find func() (string, error)
 
 	once   sync.Once
+	path   string
 	sha256 string
 	err    error
 }
 
-// SHA256 returns the digest of the program, in hexadecimal.
-func (b *Binary) SHA256() (string, error) {
-	b.once.Do(func() {
-		f, err := os.Open(b.Path)
-		if err != nil {
-			b.err = err
-			return
-		}
-		defer f.Close()
-		h := sha256.New()
-		if _, b.err = io.Copy(h, f); b.err == nil {
-			b.sha256 = hex.EncodeToString(h.Sum(nil))
-		}
-	})
+// Program returns the path of the program and its SHA-256, in hexadecimal.
+func (b *Binary) Program() (path, sum string, err error) {
+	b.once.Do(func() { b.err = b.read() })
 	if b.err != nil {
-		return "", fmt.Errorf("read this program, to put it on the machines: %w", b.err)
+		return "", "", fmt.Errorf("the program that machines get as their agent: %w", b.err)
 	}
-	return b.sha256, nil
+	return b.path, b.sha256, nil
+}
+
+func (b *Binary) read() error {
+	var err error
+	if b.path, err = b.Find(); err != nil {
+		return err
+	}
+	f, err := os.Open(b.path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	b.sha256 = hex.EncodeToString(h.Sum(nil))
+	return err
 }
 
 // UnreachableError says that a machine did not answer in time.
@@ -123,6 +130,9 @@ func (s *Session) connect(ctx context.Context, ms *MachineState, deadline time.D
 	}
 }
 
+// cannotStart is what rules/initrd's init says when it gives up.
+const cannotStart = "tool: cannot start this machine"
+
 // stillRuns finds that there is nothing to wait for.
 func (s *Session) stillRuns(ctx context.Context, ms *MachineState) error {
 	b, err := s.backend(ms)
@@ -132,6 +142,10 @@ func (s *Session) stillRuns(ctx context.Context, ms *MachineState) error {
 	o, err := b.Observe(ctx, s.D.machine(ms))
 	if err == nil && (o.State == StateStopped || o.State == StateCrashed || o.State == StateMissing) {
 		return errors.New("its process has ended")
+	}
+	// The initrd says so and starts again, for ever.
+	if tail := tailOf(b.Console(s.D.machine(ms)), 5); strings.Contains(tail, cannotStart) {
+		return errors.New("it cannot start")
 	}
 	return nil
 }
@@ -194,7 +208,7 @@ func (s *Session) connectOnce(ctx context.Context, ms *MachineState) (*Connectio
 	if err != nil {
 		return nil, err
 	}
-	sum, err := s.Binary.SHA256()
+	_, sum, err := s.Binary.Program()
 	if err != nil {
 		l.Close()
 		return nil, err
@@ -233,11 +247,11 @@ func agentOver(ctx context.Context, l *link.Link, sum string) (*Connection, erro
 
 // InstallAgent sends a program, compressed, and makes it the machine's agent.
 func InstallAgent(ctx context.Context, l *link.Link, b *Binary) error {
-	sum, err := b.SHA256()
+	path, sum, err := b.Program()
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(b.Path)
+	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("install the agent: %w", err)
 	}

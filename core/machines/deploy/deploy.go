@@ -143,6 +143,10 @@ func (s *Session) Deploy(ctx context.Context, o *Object, opt *Options) (*Result,
 			break
 		}
 		a := &applier{Session: s, plan: p, object: o, alloc: alloc, conns: conns, result: result}
+		// What machines get is made before any is touched.
+		if _, _, err := s.Binary.Program(); err != nil {
+			return result, err
+		}
 		if p.Creates() {
 			if a.images, err = opt.Images(ctx); err != nil {
 				return result, err

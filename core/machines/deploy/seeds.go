@@ -44,8 +44,12 @@ func (a *applier) writeSeed(ctx context.Context, path string, ms *MachineState, 
 	if a.filesErr != nil {
 		return fmt.Errorf("list what the base image has: %w", a.filesErr)
 	}
-	_, err := seed.Write(ctx, path, a.Store, seed.Content{
-		Facts: factsOf(a.D, ms, a.D.Machines), Generation: a.plan.Generation, Label: om.Label, Ref: om.ref, Agent: a.Binary.Path,
+	program, _, err := a.Binary.Program()
+	if err != nil {
+		return err
+	}
+	_, err = seed.Write(ctx, path, a.Store, seed.Content{
+		Facts: factsOf(a.D, ms, a.D.Machines), Generation: a.plan.Generation, Label: om.Label, Ref: om.ref, Agent: program,
 		Skip: func(d digest.Digest) bool { return a.files[d] },
 	})
 	return err
