@@ -37,6 +37,13 @@ const (
 // Idle is after how long without a machine a switch ends.
 const Idle = 2 * time.Minute
 
+// How often the folder is looked at while frames pass: for machines that have
+// not sent anything yet whenever a frame is for all, and for cut ones.
+const (
+	scanEvery = 50 * time.Millisecond
+	cutEvery  = time.Second
+)
+
 // Switch forwards frames between the machines whose sockets are in Dir.
 type Switch struct {
 	Dir  string
@@ -213,10 +220,10 @@ func (s *Switch) frame(dir string, from *net.UnixAddr, buf []byte, now time.Time
 	if !ok || !good || !portName.MatchString(name) {
 		return
 	}
-	if now.Sub(s.scanned) > time.Second {
+	p := s.port(dir, name)
+	if now.Sub(s.scanned) > cutEvery {
 		s.scan(dir, now)
 	}
-	p := s.port(dir, name)
 	if p == nil || p.cut {
 		return
 	}
@@ -229,6 +236,9 @@ func (s *Switch) frame(dir string, from *net.UnixAddr, buf []byte, now time.Time
 			}
 			return
 		}
+	}
+	if now.Sub(s.scanned) > scanEvery {
+		s.scan(dir, now)
 	}
 	for other, q := range s.ports {
 		if other != name && !q.cut {
