@@ -15,6 +15,7 @@ import (
 
 	marathon "github.com/gambol99/go-marathon"
 
+	"marathon-gateway/docker"
 	"marathon-gateway/gateway"
 	"marathon-gateway/zktest"
 )
@@ -158,6 +159,13 @@ func TestRealDocker(t *testing.T) {
 		app, err = m.Application("/nginx")
 		return err == nil && app.TasksRunning == 2
 	})
+	api, err := docker.New("unix://" + socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if swarm, err := api.Swarm(ctx); err != nil || swarm.Spec.Dispatcher.HeartbeatPeriod != 10*time.Second {
+		t.Errorf("swarm: %+v %v", swarm, err)
+	}
 	for _, task := range app.Tasks {
 		page, err := exec.Command("nsenter", "--target", fmt.Sprint(pid), "--net", "bash", "-c",
 			fmt.Sprintf(`exec 3<>/dev/tcp/%s/%d; printf 'GET / HTTP/1.0\r\n\r\n' >&3; cat <&3`, engineAddress, task.Ports[0])).CombinedOutput()

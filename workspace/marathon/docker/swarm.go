@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"time"
 )
 
 // Values of SwarmInfo.LocalNodeState.
@@ -45,13 +46,22 @@ type ClusterInfo struct{ ID string }
 type Swarm struct {
 	ID         string
 	JoinTokens struct{ Worker, Manager string }
+	Spec       SwarmSpec
 }
 
 // InitRequest makes a swarm.
 type InitRequest struct {
 	ListenAddr    string
 	AdvertiseAddr string
+	Spec          SwarmSpec
 }
+
+// SwarmSpec is what is decided about a swarm; the rest is as Docker has it.
+type SwarmSpec struct{ Dispatcher Dispatcher }
+
+// Dispatcher says how often nodes tell managers that they are there. One that
+// is silent for three periods is down.
+type Dispatcher struct{ HeartbeatPeriod time.Duration }
 
 // JoinRequest brings an engine into a swarm.
 type JoinRequest struct {

@@ -19,9 +19,12 @@ const (
 	joinTimeout    = 30 * time.Second // Docker itself gives up waiting after 20 s
 	// A node or a swarm that looks wrong gets that long to come right by
 	// itself: it may be joining, electing or booting.
-	nodePatience   = 20 * time.Second
+	nodePatience   = 75 * time.Second
 	swarmPatience  = 90 * time.Second
 	rebootPatience = 15 * time.Minute // of managers that may bring an old swarm back
+
+	// Twice Docker's: emulated machines that are busy booting are late.
+	heartbeat = 10 * time.Second
 
 	swarmPort = "2377"
 )
@@ -162,6 +165,7 @@ func (m *membership) round(ctx context.Context) (*docker.Client, error) {
 			return nil, err
 		}
 	}
+	m.set(s.manager, nil) // work can begin while hosts still join
 	m.tidy(ctx, s, all)
 	for _, x := range all {
 		if x.info == nil {
@@ -263,7 +267,9 @@ func (m *membership) start(ctx context.Context, all []*member, why error) (*swar
 	join, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
 	log.Printf("swarm: made by %s at %s", own.host, address)
-	if err := own.engine.Init(join, &docker.InitRequest{ListenAddr: "0.0.0.0:" + swarmPort, AdvertiseAddr: address}); err != nil {
+	request := &docker.InitRequest{ListenAddr: "0.0.0.0:" + swarmPort, AdvertiseAddr: address}
+	request.Spec.Dispatcher.HeartbeatPeriod = heartbeat
+	if err := own.engine.Init(join, request); err != nil {
 		return nil, err
 	}
 	if own.info, err = own.engine.Info(join); err != nil {

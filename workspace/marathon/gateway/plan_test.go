@@ -82,24 +82,24 @@ func TestScaleDownKeepsTheOldAndHealthy(t *testing.T) {
 func TestPorts(t *testing.T) {
 	p := newPool(portRange{31000, 31002})
 	now := time.Now()
-	any := []app.HostPort{{}}
+	one := []app.HostPort{{}}
 	taken := map[int]bool{}
 	for want := 31000; want <= 31002; want++ {
-		if got, err := p.take(any, taken, now); err != nil || got[0] != want {
+		if got, err := p.take(one, taken, now); err != nil || got[0] != want {
 			t.Fatalf("%v %v, want %d", got, err, want)
 		}
 	}
-	if got, err := p.take(any, taken, now); err == nil {
+	if got, err := p.take(one, taken, now); err == nil {
 		t.Fatalf("took %v of nothing", got)
 	}
 	// A port that was just freed is taken only if there is no other.
 	delete(taken, 31000)
 	delete(taken, 31002)
 	p.release([]int{31000}, now)
-	if got, err := p.take(any, taken, now); err != nil || got[0] != 31002 {
+	if got, err := p.take(one, taken, now); err != nil || got[0] != 31002 {
 		t.Errorf("%v %v", got, err)
 	}
-	if got, err := p.take(any, taken, now); err != nil || got[0] != 31000 {
+	if got, err := p.take(one, taken, now); err != nil || got[0] != 31000 {
 		t.Errorf("%v %v", got, err)
 	}
 	// Fixed ports of the task itself are not chosen again.
