@@ -96,6 +96,7 @@ const (
 	stepResize    = "resize"
 	stepConfigure = "configure"
 	stepNetwork   = "network"
+	stepForward   = "forward"
 	stepStart     = "start"
 	stepResume    = "resume"
 	stepStop      = "stop"
@@ -106,7 +107,7 @@ const (
 func (b *Backend) Do(ctx context.Context, m *deploy.Machine, s deploy.Step) error {
 	do := map[string]func(context.Context, *deploy.Machine) error{
 		stepDisk: b.makeDisk, stepSeed: b.placeSeed, stepBoot: b.placeBoot, stepResize: b.resizeDisk, stepConfigure: b.configure,
-		stepNetwork: b.startSwitch, stepStart: b.start, stepResume: b.resume, stepStop: b.stop, stepDestroy: b.destroy,
+		stepNetwork: b.startSwitch, stepForward: b.forward, stepStart: b.start, stepResume: b.resume, stepStop: b.stop, stepDestroy: b.destroy,
 	}[s.Kind]
 	if do == nil {
 		return fmt.Errorf("machine %s: the qemu backend knows no step %q", m.Name, s.Kind)

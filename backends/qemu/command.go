@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"tool/backends/qemu/vswitch"
+	"tool/core/machines/deploy"
 )
 
 // command returns the arguments that start the machine called name in its
@@ -39,13 +40,18 @@ func (c *config) command(e *emulator, name, accel string, hasSeed bool) []string
 	}
 	forwards := []string{fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-:22", c.SSHPort)}
 	for _, f := range c.Forwards {
-		forwards = append(forwards, fmt.Sprintf("hostfwd=tcp:%s:%d-:%d", c.HostAddr, f.Port, f.Guest))
+		forwards = append(forwards, "hostfwd="+c.rule(f))
 	}
 	local, remote := vswitch.Port(name)
 	args = append(args,
 		"-netdev", "user,id=control,"+strings.Join(forwards, ","), "-device", nic("control", c.ControlMAC),
 		"-netdev", "dgram,id=cluster,local.type=unix,local.path="+escape(local)+",remote.type=unix,remote.path="+remote, "-device", nic("cluster", c.ClusterMAC))
 	return e.command(systemPath, args...)
+}
+
+// rule is a forwarded port as QEMU writes it.
+func (c *config) rule(f deploy.Forward) string {
+	return fmt.Sprintf("tcp:%s:%d-:%d", c.HostAddr, f.Port, f.Guest)
 }
 
 func disk(id, file, format, more string) []string {

@@ -116,7 +116,7 @@ func (c *config) write(dir string) error {
 }
 
 // differences tells in which ways c is other than want, for people. Hardware is
-// left to Plan, which compares it itself.
+// left to Plan, which compares it itself; forwarded ports are no reason to restart.
 func (c *config) differences(want *config) []string {
 	var d []string
 	for _, x := range []struct {
@@ -132,10 +132,12 @@ func (c *config) differences(want *config) []string {
 			d = append(d, fmt.Sprintf("%s: %v → %v", x.what, x.have, x.new))
 		}
 	}
-	if !slices.Equal(c.Forwards, want.Forwards) || c.HostAddr != want.HostAddr {
-		d = append(d, fmt.Sprintf("forwarded ports: %s → %s", c.forwards(), want.forwards()))
-	}
 	return d
+}
+
+// sameForwards reports whether the same ports are forwarded.
+func (c *config) sameForwards(want *config) bool {
+	return slices.Equal(c.Forwards, want.Forwards) && (c.HostAddr == want.HostAddr || len(want.Forwards) == 0)
 }
 
 func (c *config) forwards() string {

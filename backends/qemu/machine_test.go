@@ -267,3 +267,43 @@ func TestCancelled(t *testing.T) {
 		t.Errorf("it is %s: %v", o.State, o.Problems)
 	}
 }
+
+// TestForwards shows that ports are forwarded anew without a restart.
+func TestForwards(t *testing.T) {
+	f, b := newFleet(t), newBackend()
+	m := f.machine(t, "m0")
+	up(t, b, m)
+	pid := pidOf(t, m)
+	open := func(port int) bool {
+		c, err := net.DialTimeout("tcp", net.JoinHostPort(m.HostAddr.String(), strconv.Itoa(port)), 5*time.Second)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	}
+	first, second := m.Forwards[0], deploy.Forward{Port: freePort(t, m.HostAddr.String()), Guest: 8080}
+	for _, want := range [][]deploy.Forward{{first, second}, {second}, nil, {first}} {
+		m.Forwards = want
+		for range 2 { // the second finds it done
+			if err := b.Do(context.Background(), m, deploy.Step{Kind: "forward"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o := observe(t, b, m)
+		if steps, err := b.Plan(m, o, deploy.Running); err != nil || len(steps) > 0 {
+			t.Errorf("steps are left: %v, %v", steps, err)
+		}
+		for _, f := range []deploy.Forward{first, second} {
+			wanted := false
+			for _, w := range want {
+				wanted = wanted || w == f
+			}
+			if open(f.Port) != wanted {
+				t.Errorf("with %v the port %d is open: %v", want, f.Port, !wanted)
+			}
+		}
+	}
+	if pidOf(t, m) != pid {
+		t.Error("it was started again")
+	}
+}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -79,4 +81,87 @@ func (b *Backend) stopSwitch(ctx context.Context, dir string) error {
 		}
 	}
 	return vswitch.Clean(dir)
+}
+
+// forward makes a machine's forwarded ports those that are wanted, while it runs
+// if it does.
+func (b *Backend) forward(ctx context.Context, m *deploy.Machine) error {
+	c, err := readConfig(m.Dir)
+	if err != nil {
+		return err
+	}
+	if c == nil {
+		return errors.New("it is not configured yet")
+	}
+	want := configOf(m)
+	next := *c
+	next.Forwards, next.HostAddr = want.Forwards, want.HostAddr
+	if err := next.check(); err != nil {
+		return err
+	}
+	p, err := findProcess(m.Dir, c.UUID)
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		defer p.close()
+		if err := forwardLive(ctx, m, c, &next); err != nil {
+			return err
+		}
+	}
+	return next.write(m.Dir)
+}
+
+// forwardLive changes the rules of a running machine. Rules that both have are
+// left alone, with the connections that use them. It can be done again: a rule
+// that an interrupted attempt made is taken away and made anew.
+func forwardLive(ctx context.Context, m *deploy.Machine, have, want *config) error {
+	mon, err := openMonitor(ctx, m.Dir, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	defer mon.close()
+	if _, err := mon.status(have.UUID); err != nil {
+		return err
+	}
+	kept := map[string]bool{}
+	if have.HostAddr == want.HostAddr {
+		for _, f := range have.Forwards {
+			kept[have.rule(f)] = true
+		}
+	}
+	wanted := map[string]bool{}
+	for _, f := range want.Forwards {
+		wanted[want.rule(f)] = true
+	}
+	remove := func(c *config, f deploy.Forward) error {
+		_, err := mon.human(fmt.Sprintf("hostfwd_remove control tcp:%s:%d", c.HostAddr, f.Port))
+		return err
+	}
+	for _, f := range have.Forwards {
+		if !wanted[have.rule(f)] {
+			if err := remove(have, f); err != nil {
+				return err
+			}
+		}
+	}
+	for _, f := range want.Forwards {
+		if kept[want.rule(f)] {
+			continue
+		}
+		if err := remove(want, f); err != nil {
+			return err
+		}
+		if err := checkPort(net.JoinHostPort(want.HostAddr, strconv.Itoa(f.Port))); err != nil {
+			return err
+		}
+		answer, err := mon.human("hostfwd_add control " + want.rule(f))
+		if err != nil {
+			return err
+		}
+		if answer != "" {
+			return fmt.Errorf("forward %s: QEMU says: %.200s", want.rule(f), answer)
+		}
+	}
+	return nil
 }

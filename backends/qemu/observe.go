@@ -14,11 +14,15 @@ import (
 
 // What a machine may lack, in Observed.Missing.
 const (
-	partDisk    = "disk"
-	partSeed    = "seed"
-	partBoot    = "boot"
-	partConfig  = "configuration"
-	partNetwork = "network" // runs when machines do, so a complete machine may lack it
+	partDisk   = "disk"
+	partSeed   = "seed"
+	partBoot   = "boot"
+	partConfig = "configuration"
+
+	// What a complete machine may lack: the network runs when machines do, and
+	// ports can be forwarded while they run.
+	partNetwork  = "network"
+	partForwards = "forwarded ports"
 )
 
 // Observe implements deploy.Backend.
@@ -61,6 +65,9 @@ func (b *Backend) observe(ctx context.Context, m *deploy.Machine) (*deploy.Obser
 		o.Missing = append(o.Missing, partNetwork)
 	}
 	if c != nil {
+		if want := configOf(m); !c.sameForwards(&want) {
+			o.Missing = append(o.Missing, partForwards)
+		}
 		o.Hardware = c.Hardware
 		if o.Drift, err = drift(m, c); err != nil {
 			return nil, err
@@ -109,13 +116,13 @@ func missing(m *deploy.Machine, c *config) []string {
 	return parts
 }
 
-// drift tells what is other than m wants it, beside hardware. A machine that is
-// only observed wants nothing.
+// drift tells what is other than m wants it, beside hardware. What m does not
+// tell it does not want.
 func drift(m *deploy.Machine, c *config) ([]string, error) {
-	if m.Emulator == "" {
-		return nil, nil
-	}
 	want := configOf(m)
+	if m.Kernel == "" {
+		want.Cmdline = c.Cmdline
+	}
 	d := c.differences(&want)
 	if want.Hardware.Firmware != direct {
 		return d, nil

@@ -81,8 +81,12 @@ func planRunning(m *deploy.Machine, o *deploy.Observed) ([]deploy.Step, error) {
 	case len(steps) > 0:
 		add(stepConfigure, "configure it")
 	}
+	if lacks(partForwards) && len(steps) == 0 {
+		add(stepForward, "forward its ports as wanted: "+want.forwards())
+	}
+	restart := len(steps) > 0 && steps[0].Kind != stepForward
 	live := o.State == deploy.StateRunning || o.State == deploy.StatePaused || o.State == deploy.StateCrashed
-	if live && (len(steps) > 0 || o.State == deploy.StateCrashed) {
+	if live && (restart || o.State == deploy.StateCrashed) {
 		// A crashed machine may have left a process that does nothing any more.
 		steps = append([]deploy.Step{stopStep(o)}, steps...)
 		live = false
@@ -92,9 +96,6 @@ func planRunning(m *deploy.Machine, o *deploy.Observed) ([]deploy.Step, error) {
 	}
 	switch {
 	case !live:
-		if m.Emulator == "" {
-			return nil, needs("an emulator", "")
-		}
 		add(stepStart, "start it")
 	case o.State == deploy.StatePaused:
 		add(stepResume, "let it go on")

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -155,4 +156,12 @@ func (m *monitor) status(uuid string) (string, error) {
 	}
 	err := m.execute("query-status", nil, &s)
 	return s.Status, err
+}
+
+// human runs a command of QEMU's monitor for people, for what QMP lacks, and
+// returns what it printed.
+func (m *monitor) human(line string) (string, error) {
+	var out string
+	err := m.execute("human-monitor-command", map[string]string{"command-line": line}, &out)
+	return strings.TrimSpace(out), err
 }

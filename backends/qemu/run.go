@@ -118,20 +118,24 @@ func (c *config) checkPorts() error {
 		addrs = append(addrs, net.JoinHostPort(c.HostAddr, strconv.Itoa(f.Port)))
 	}
 	for _, a := range addrs {
-		l, err := net.Listen("tcp", a)
-		switch {
-		case errors.Is(err, syscall.EADDRINUSE):
-			return fmt.Errorf("the port %s of this host is taken by another program: end that, or choose another port", a)
-		case errors.Is(err, syscall.EACCES):
-			return fmt.Errorf("the port %s of this host needs privileges: choose one from 1024 on", a)
-		case err != nil:
-			return fmt.Errorf("the port %s of this host: %w", a, err)
-		}
-		if err := l.Close(); err != nil {
+		if err := checkPort(a); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func checkPort(addr string) error {
+	l, err := net.Listen("tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("the port %s of this host is taken by another program: end that, or choose another port", addr)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("the port %s of this host needs privileges: choose one from 1024 on", addr)
+	case err != nil:
+		return fmt.Errorf("the port %s of this host: %w", addr, err)
+	}
+	return l.Close()
 }
 
 // awaitRunning returns when the guest runs. p is its process, or nil where it
