@@ -14,7 +14,8 @@ import (
 // staticProgram returns the path of this program as a static one, for machines
 // run it before they have libraries. `go build` and `go run` make a dynamic one
 // where they find a C compiler; then the same source is compiled once more,
-// without, and kept for the next time.
+// without, and kept for the next time. The flags are those of `go run`, so most
+// of it comes from the go command's cache.
 func staticProgram(cache string) (string, error) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -63,7 +64,7 @@ func compileStatic(out string) error {
 	}
 	tmp := fmt.Sprintf("%s.tmp%d", out, os.Getpid())
 	defer os.Remove(tmp)
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", tmp, ".")
+	cmd := exec.Command("go", "build", "-o", tmp, ".")
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
 	if b, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w: %s", err, strings.TrimSpace(string(b)))

@@ -233,6 +233,10 @@ func (a *applier) boots(ctx context.Context) error {
 		if refOf(c.Hello, c.Hello.Active) != mp.To {
 			return nil // made before, by another plan: the next round switches it
 		}
+		// A start that no switch led to has been checked by nobody yet.
+		if err := a.switchTo(ctx, ms, mp); err != nil || a.failed(ms.Name) {
+			return err
+		}
 		return a.confirm(ctx, ms, mp)
 	})
 }

@@ -193,7 +193,7 @@ func planSystem(p *Plan, d *Deployment, want *Desired, om *ObjectMachine, ms *Ma
 	case mp.From == om.ref && s.Hello.Active == want.Generation && busy(s.Hello):
 		mp.System, mp.Why = SystemResume, "it has the system, and nobody has confirmed that it works"
 	case mp.From == om.ref && s.Hello.Confirmed == 0:
-		mp.System, mp.Why = SystemResume, "it has booted the system, and nobody has confirmed that it works"
+		mp.System, mp.Why = SystemBoot, "it has booted the system, and nobody has confirmed that it works"
 	default:
 		mp.System = SystemSwitch
 	}

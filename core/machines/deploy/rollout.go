@@ -120,11 +120,15 @@ func (a *applier) goBack(ctx context.Context, ms *MachineState) error {
 // switchTo starts the switch and follows it until the machine waits to be
 // confirmed. A machine that resumes is only followed.
 func (a *applier) switchTo(ctx context.Context, ms *MachineState, mp *MachinePlan) error {
-	if mp.System == SystemSwitch {
+	if mp.System != SystemResume {
 		a.doing(ms.Name, "switching")
 		err := a.retry(ctx, ms, func(c *Connection) error {
+			// A lost answer may have begun it.
+			if st := c.Hello.Switch; !st.Over() && st.Generation == a.plan.Generation {
+				return nil
+			}
 			_, err := c.Agent.Switch(ctx, agent.Switch{
-				Generation: a.plan.Generation, Mode: activate.Mode(a.plan.Mode),
+				Generation: a.plan.Generation, Mode: a.mode(mp),
 				ConfirmSeconds: int(a.Deadlines.Confirm / time.Second), StabilitySeconds: int(a.Deadlines.Stable / time.Second),
 			})
 			return err
@@ -133,7 +137,7 @@ func (a *applier) switchTo(ctx context.Context, ms *MachineState, mp *MachinePla
 			return fmt.Errorf("begin the switch: %w", err)
 		}
 	}
-	if a.plan.Mode == string(activate.ModeBoot) {
+	if a.plan.Mode == string(activate.ModeBoot) && mp.System == SystemSwitch {
 		return nil
 	}
 	st, err := a.watch(ctx, ms)
@@ -142,6 +146,15 @@ func (a *applier) switchTo(ctx context.Context, ms *MachineState, mp *MachinePla
 	}
 	a.judge(ms, st)
 	return nil
+}
+
+// mode is how the machine switches: one that has just started into its system
+// does not wait for another start.
+func (a *applier) mode(mp *MachinePlan) activate.Mode {
+	if mp.System == SystemBoot {
+		return activate.ModeSwitch
+	}
+	return activate.Mode(a.plan.Mode)
 }
 
 // judge turns a switch that ended badly into an outcome.
