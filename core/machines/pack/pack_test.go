@@ -218,8 +218,8 @@ func TestHostile(t *testing.T) {
 		magic + "e\x02":                                     "says that it has 2",
 		magic + "e\x00b":                                    "follows its end",
 		magic + "o\x05nope!":                                "record",
-		magic + fmt.Sprintf("o\x78%-120s", `{"name":"../x","kind":"file","digest":"`+d.Hex()+`/3"}`): "starts with a dot",
-		magic + fmt.Sprintf("o\x78%-120s", `{"name":"x","kind":"file","digest":"`+d.Hex()+`/3"}`):    "not in the store",
+		magic + fmt.Sprintf("o\x78%-120s", `{"name":"../x","kind":"file","digest":"`+d.Hex()+`/3"}`) + "e\x01": "starts with a dot",
+		magic + fmt.Sprintf("o\x78%-120s", `{"name":"x","kind":"file","digest":"`+d.Hex()+`/3"}`) + "e\x01":    "not in the store",
 	} {
 		_, err := Read(t.Context(), bytes.NewReader(raw(frames)), s)
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -230,7 +230,7 @@ func TestHostile(t *testing.T) {
 		}
 	}
 	// A file cannot claim to be a tree.
-	frames := magic + "b" + hash + "\x03abc" + fmt.Sprintf("o\x78%-120s", `{"name":"x","kind":"directory","digest":"`+d.Hex()+`/3"}`)
+	frames := magic + "b" + hash + "\x03abc" + fmt.Sprintf("o\x78%-120s", `{"name":"x","kind":"directory","digest":"`+d.Hex()+`/3"}`) + "e\x02"
 	if _, err := Read(t.Context(), bytes.NewReader(raw(frames)), s); err == nil {
 		t.Error("a file passed for a tree")
 	}

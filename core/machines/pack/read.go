@@ -49,11 +49,13 @@ func Read(ctx context.Context, r io.Reader, s *store.Store) (Received, error) {
 }
 
 type unpacker struct {
-	ctx context.Context
-	s   *store.Store
-	r   *bufio.Reader
-	buf []byte
-	got Received
+	ctx     context.Context
+	s       *store.Store
+	r       *bufio.Reader
+	buf     []byte
+	waiting []store.Object // read and not added
+	size    uint64         // bytes of their records
+	got     Received
 }
 
 func (u *unpacker) run(r io.Reader) error {
@@ -78,6 +80,11 @@ func (u *unpacker) run(r io.Reader) error {
 		kind, err := u.r.ReadByte()
 		if err != nil {
 			return err
+		}
+		if kind != kindObject {
+			if err := u.add(); err != nil {
+				return err
+			}
 		}
 		switch kind {
 		case kindBlob, kindExecutable:
@@ -184,10 +191,27 @@ func (u *unpacker) object() error {
 	default:
 		return fmt.Errorf("object %.80q is of unknown kind %.80q", rec.Name, rec.Kind)
 	}
-	ref, err := u.s.Add(u.ctx, o)
-	if err != nil {
-		return err
+	u.waiting = append(u.waiting, o)
+	if u.size += size; len(u.waiting) < maxWaiting && u.size < maxWaitingBytes {
+		return nil
 	}
-	u.got.Objects = append(u.got.Objects, ref)
-	return nil
+	return u.add()
+}
+
+// What is read of objects before they are added.
+const (
+	maxWaiting      = 512
+	maxWaitingBytes = 4 << 20
+)
+
+// add registers the objects that wait, in their order.
+func (u *unpacker) add() error {
+	if len(u.waiting) == 0 {
+		return nil
+	}
+	prefetch(u.ctx, u.s.CAS(), u.waiting)
+	refs, err := u.s.AddAll(u.ctx, u.waiting)
+	u.got.Objects = append(u.got.Objects, refs...)
+	u.waiting, u.size = nil, 0
+	return err
 }

@@ -14,7 +14,8 @@ import (
 type unique struct {
 	s     *Store
 	ctx   context.Context
-	check bool // a missing blob is an error
+	check bool                   // a missing blob is an error
+	there map[digest.Digest]bool // with check: found already; may be nil
 	seen  map[digest.Digest]bool
 	size  int64                                   // bytes of the blobs met
 	visit func(d digest.Digest, kind merkle.Kind) // may be nil
@@ -32,8 +33,13 @@ func (u *unique) node(n merkle.Node) error {
 	}
 	u.seen[n.Digest] = true
 	u.size += n.Digest.Size
-	if u.check && !u.s.cas.Has(n.Digest) {
-		return &cas.NotFoundError{Digest: n.Digest}
+	if u.check && !u.there[n.Digest] {
+		if !u.s.cas.Has(n.Digest) {
+			return &cas.NotFoundError{Digest: n.Digest}
+		}
+		if u.there != nil {
+			u.there[n.Digest] = true
+		}
 	}
 	if u.visit != nil {
 		u.visit(n.Digest, n.Kind)

@@ -124,14 +124,32 @@ func (s *Store) Get(r Ref) (*Object, error) {
 // registered and o.Node complete in the cas. Adding an object again renews it,
 // as a put renews a blob. Hold a lease, or a root, or a collection may take it.
 func (s *Store) Add(ctx context.Context, o Object) (Ref, error) {
-	ref, err := s.add(ctx, o)
+	ref, err := s.add(ctx, o, nil)
 	if err != nil {
 		return "", fmt.Errorf("add object %s: %w", o.Name, err)
 	}
 	return ref, nil
 }
 
-func (s *Store) add(ctx context.Context, o Object) (Ref, error) {
+// AddAll is Add for each of several objects, in order, but asks for each blob
+// only once: objects of one system share most. It returns what was added, also
+// with an error.
+func (s *Store) AddAll(ctx context.Context, objects []Object) ([]Ref, error) {
+	there := map[digest.Digest]bool{}
+	refs := make([]Ref, 0, len(objects))
+	for _, o := range objects {
+		ref, err := s.add(ctx, o, there)
+		if err != nil {
+			return refs, fmt.Errorf("add object %s: %w", o.Name, err)
+		}
+		refs = append(refs, ref)
+	}
+	return refs, nil
+}
+
+// add registers an object. there, which may be nil, holds blobs that are known
+// to be there, and gets those that are found.
+func (s *Store) add(ctx context.Context, o Object, there map[digest.Digest]bool) (Ref, error) {
 	o, err := normal(o)
 	if err != nil {
 		return "", err
@@ -139,7 +157,7 @@ func (s *Store) add(ctx context.Context, o Object) (Ref, error) {
 	_, err = s.Get(o.Ref)
 	known := err == nil
 	if !known {
-		u := unique{s: s, ctx: ctx, check: true}
+		u := unique{s: s, ctx: ctx, check: true, there: there}
 		if err := u.node(o.Node); err != nil {
 			return "", err
 		}

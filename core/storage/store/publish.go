@@ -62,7 +62,7 @@ func (s *Store) publish(ctx context.Context, o *Object) error {
 	}
 	known, err := s.Get(o.Ref)
 	if err != nil || s.checkLink(known) != nil {
-		if _, err := s.add(ctx, *o); err != nil {
+		if _, err := s.add(ctx, *o, nil); err != nil {
 			return err
 		}
 		if _, err := s.Realise(ctx, o.Ref); err != nil {
