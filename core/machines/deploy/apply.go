@@ -233,6 +233,12 @@ func (a *applier) boots(ctx context.Context) error {
 		if refOf(c.Hello, c.Hello.Active) != mp.To {
 			return nil // made before, by another plan: the next round switches it
 		}
+		// Another generation may have brought the same system.
+		if c.Hello.Active != a.plan.Generation {
+			if err := a.stage(ctx, c, ms, mp); err != nil {
+				return err
+			}
+		}
 		// A start that no switch led to has been checked by nobody yet.
 		if err := a.switchTo(ctx, ms, mp); err != nil || a.failed(ms.Name) {
 			return err

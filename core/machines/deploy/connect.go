@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"bufio"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -258,9 +259,11 @@ func InstallAgent(ctx context.Context, l *link.Link, b *Binary) error {
 	defer f.Close()
 	r, w := io.Pipe()
 	go func() {
-		z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed) // the level is a valid one
+		// gzip writes 240 bytes at a time, and each would be an SSH packet.
+		b := bufio.NewWriterSize(w, 256<<10)
+		z, _ := gzip.NewWriterLevel(b, gzip.BestSpeed) // the level is a valid one
 		_, err := io.Copy(z, f)
-		w.CloseWithError(errors.Join(err, z.Close()))
+		w.CloseWithError(errors.Join(err, z.Close(), b.Flush()))
 	}()
 	defer r.Close()
 	err = l.Run(ctx, fmt.Sprintf(`set -e

@@ -23,10 +23,14 @@ func (a *applier) copies(ctx context.Context) error {
 				return fmt.Errorf("copy %s: %w", mp.To, err)
 			}
 			a.addSent(sent.Bytes)
-			a.doing(ms.Name, "staging")
-			return c.Agent.Stage(ctx, agent.Stage{Generation: a.plan.Generation, Ref: mp.To, Label: mp.Label, Facts: factsOf(a.D, ms, a.D.Machines)})
+			return a.stage(ctx, c, ms, mp)
 		})
 	})
+}
+
+func (a *applier) stage(ctx context.Context, c *Connection, ms *MachineState, mp *MachinePlan) error {
+	a.doing(ms.Name, "staging")
+	return c.Agent.Stage(ctx, agent.Stage{Generation: a.plan.Generation, Ref: mp.To, Label: mp.Label, Facts: factsOf(a.D, ms, a.D.Machines)})
 }
 
 // retry runs f over the machine's connection, and over a fresh one, from the
