@@ -101,7 +101,7 @@ func settle(c *cli.Context, d *deploy.Deployment, o *deploy.Object) (note string
 }
 
 func chooseBackend(ctx context.Context, name string) (chosen, note string, err error) {
-	all := machineBackends()
+	all := machineBackends(nil)
 	if name == "" || name == "auto" {
 		return "qemu", "backend auto: qemu, which needs nothing of this host", nil
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"tool/backends/qemu"
+	"tool/backends/ssh"
 	"tool/core/language/workspace"
 	"tool/core/machines/deploy"
 	"tool/core/model/event"
@@ -90,13 +91,14 @@ func storeOf(d *deploy.Deployment) (*store.Store, error) {
 }
 
 // machineBackends returns all kinds of machines that this program can make.
-func machineBackends() map[string]deploy.Backend {
+func machineBackends(agent *deploy.Binary) map[string]deploy.Backend {
 	exe, err := os.Executable()
 	if err != nil {
 		exe = os.Args[0]
 	}
 	q := qemu.New(qemu.Options{Switch: []string{exe, vmSwitchName}})
-	return map[string]deploy.Backend{q.Name(): q}
+	s := &ssh.Backend{Binary: agent}
+	return map[string]deploy.Backend{q.Name(): q, s.Name(): s}
 }
 
 // newSession is a command's work on d, whose store may be nil where the command
@@ -109,7 +111,8 @@ func newSession(d *deploy.Deployment, s *store.Store, events event.Sink) (*deplo
 		}
 		return staticProgram(dir)
 	}
-	return &deploy.Session{D: d, Store: s, Backends: machineBackends(), Binary: &deploy.Binary{Find: program}, Events: events}, nil
+	binary := &deploy.Binary{Find: program}
+	return &deploy.Session{D: d, Store: s, Backends: machineBackends(binary), Binary: binary, Events: events}, nil
 }
 
 // allocator knows what other deployments and other programs have taken.

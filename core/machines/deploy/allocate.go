@@ -38,7 +38,13 @@ func (a *Allocator) Allocate(d *Deployment, o *Object, m *ObjectMachine, backend
 	if have := d.Machines[m.Name]; have != nil {
 		c := *have
 		c.Hardware, c.Settings, c.Forwards = m.Hardware, m.Settings[backend], o.forwards(m.Name)
+		if backend == BackendSSH {
+			c.HostKeyPub = c.Settings[SettingHostKey]
+		}
 		return &c, nil
+	}
+	if backend == BackendSSH {
+		return adoptedState(d, m)
 	}
 	prefix, err := d.Network.prefix()
 	if err != nil {
@@ -64,6 +70,22 @@ func (a *Allocator) Allocate(d *Deployment, o *Object, m *ObjectMachine, backend
 			return nil, fmt.Errorf("machine %s: %w", m.Name, err)
 		}
 	}
+	return ms, nil
+}
+
+// adoptedState is of a machine whose address, keys and hardware are its own.
+func adoptedState(d *Deployment, m *ObjectMachine) (*MachineState, error) {
+	s := m.Settings[BackendSSH]
+	ms := &MachineState{Name: m.Name, Backend: BackendSSH, Hardware: m.Hardware, Settings: s, MachineID: hash(d.UUID, m.Name, "machine-id")[:32], HostKeyPub: s[SettingHostKey]}
+	text := s["address"] // in the machines' own network, where that is another
+	if text == "" {
+		text = s["host"]
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: %q is not an IP address: give host as one, or address beside it, for the others' /etc/hosts", m.Name, text)
+	}
+	ms.Address = netip.PrefixFrom(addr, addr.BitLen())
 	return ms, nil
 }
 
@@ -133,7 +155,7 @@ func factsOf(d *Deployment, m *MachineState, all map[string]*MachineState) *fact
 		Version: 1, Deployment: d.UUID, Machine: m.Name, MachineID: m.MachineID,
 		AuthorizedKeys: []string{d.KeyPublic}, HostKey: m.HostKey, HostKeyPublic: m.HostKeyPub, Firmware: m.Hardware.Firmware,
 	}
-	if m.Backend == "ssh" {
+	if m.Backend == BackendSSH {
 		f.Adopted = true
 	} else {
 		f.Interfaces = []facts.Interface{{Name: "control", MAC: m.ControlMAC}, {Name: "cluster", MAC: m.ClusterMAC, Address: m.Address}}
@@ -150,6 +172,7 @@ func factsOf(d *Deployment, m *MachineState, all map[string]*MachineState) *fact
 func (d *Deployment) machine(m *MachineState) *Machine {
 	return &Machine{
 		Deployment: d.UUID, Name: m.Name, Dir: d.MachineDir(m.Name), NetDir: d.NetDir(), Hardware: m.Hardware, Settings: m.Settings,
+		Made: m.Made, Key: d.KeyPrivate, AuthorizedKey: d.KeyPublic,
 		ControlMAC: m.ControlMAC, ClusterMAC: m.ClusterMAC, Address: m.Address, HostAddr: m.HostAddr, SSHPort: m.SSHPort, Forwards: m.Forwards,
 	}
 }

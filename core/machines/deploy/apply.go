@@ -54,7 +54,7 @@ func (a *applier) moved(machine, text string, done, total int64) {
 func (a *applier) begin() error {
 	d := a.D
 	for name, ms := range a.alloc {
-		if ms.HostKey == "" && ms.Backend != "ssh" {
+		if ms.HostKey == "" && ms.Backend != BackendSSH {
 			var err error
 			if ms.HostKey, ms.HostKeyPub, err = newKey(name); err != nil {
 				return err

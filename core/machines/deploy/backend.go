@@ -41,6 +41,10 @@ type Machine struct {
 	Hardware   Hardware
 	Settings   map[string]string // the deployment's own settings for this backend, such as the host of an adopted machine
 
+	Made          bool   // it was complete once
+	Key           string // the deployment's private key, OpenSSH PEM
+	AuthorizedKey string // and its public line
+
 	ControlMAC string       // of the interface the controller uses
 	ClusterMAC string       // of the private network's interface
 	Address    netip.Prefix // in the private network
@@ -58,6 +62,13 @@ type Machine struct {
 	Cmdline  string
 	Emulator string // tree of an environment with the emulator and its firmware
 }
+
+// BackendSSH is the name of the backend of machines that were there before, and
+// SettingHostKey of that setting of theirs which the controller needs too.
+const (
+	BackendSSH     = "ssh"
+	SettingHostKey = "host_key"
+)
 
 // Hardware is what a machine has.
 type Hardware struct {

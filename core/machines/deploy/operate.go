@@ -11,7 +11,7 @@ import (
 
 // Reach returns the address at which this host reaches the machine.
 func (m *MachineState) Reach() string {
-	if h := m.Settings["host"]; m.Backend == "ssh" && h != "" {
+	if h := m.Settings["host"]; m.Backend == BackendSSH && h != "" {
 		return h
 	}
 	if m.HostAddr.IsValid() {

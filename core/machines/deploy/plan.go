@@ -66,6 +66,7 @@ const (
 type MachinePlan struct {
 	Name     string   `json:"name"`
 	Label    string   `json:"label,omitempty"`
+	Backend  string   `json:"backend,omitempty"`
 	Resource string   `json:"resource"`
 	Steps    []Step   `json:"steps,omitempty"` // of the backend
 	Address  string   `json:"address,omitempty"`
@@ -119,7 +120,9 @@ func (p *Plan) Creates() bool {
 	for i := range p.Machines {
 		switch p.Machines[i].Resource {
 		case ResourceCreate, ResourceReplace, ResourceMend:
-			return true
+			if p.Machines[i].Backend != BackendSSH { // those are there already
+				return true
+			}
 		}
 	}
 	return false

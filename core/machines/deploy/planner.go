@@ -127,7 +127,7 @@ func planMachine(p *Plan, d *Deployment, want *Desired, om *ObjectMachine, s *Si
 		return nil, fmt.Errorf("there is no backend %q", ms.Backend)
 	}
 	mp := &MachinePlan{
-		Name: om.Name, Label: om.Label, Resource: ResourceKeep, Hardware: om.Hardware, To: om.ref, System: SystemKeep,
+		Name: om.Name, Label: om.Label, Backend: ms.Backend, Resource: ResourceKeep, Hardware: om.Hardware, To: om.ref, System: SystemKeep,
 		ClosureBytes: s.ClosureBytes, SendBytes: s.SendBytes, SendBlobs: s.SendBlobs,
 	}
 	var err error

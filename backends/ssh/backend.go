@@ -1,0 +1,225 @@
+// Package ssh takes machines that are there already: any Debian with systemd
+// that root can reach. It makes and destroys nothing.
+//
+// The first step adopts a machine: the agent is put below /tool, what was there
+// becomes generation 0, and the deployment's key is authorized for root. From
+// then on the machine is switched like any other, and generation 0 is a way
+// back to what it was.
+package ssh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"tool/core/machines/deploy"
+	"tool/core/machines/link"
+)
+
+// Backend implements deploy.Backend.
+type Backend struct {
+	// Binary is the program that machines get as their agent.
+	Binary *deploy.Binary
+}
+
+var _ deploy.Backend = (*Backend)(nil)
+
+// stepAdopt is the only step there is.
+const stepAdopt = "adopt"
+
+// dialTimeout is how long a connection may take to be made.
+const dialTimeout = 10 * time.Second
+
+// Settings of a machine, in machine(backends = {"ssh": {…}}).
+const (
+	settingHost     = "host"     // name or address; must be given
+	settingPort     = "port"     // default 22
+	settingIdentity = "identity" // file with a private key that root accepts, for adopting; default ~/.ssh/id_ed25519
+)
+
+// Name implements deploy.Backend.
+func (b *Backend) Name() string { return deploy.BackendSSH }
+
+// Usable implements deploy.Backend: what is needed is on the machines.
+func (b *Backend) Usable(context.Context) error { return nil }
+
+func address(m *deploy.Machine) (string, error) {
+	host, port := m.Settings[settingHost], m.Settings[settingPort]
+	if host == "" {
+		return "", fmt.Errorf(`machine %s has no host: say where it is with backends = {"ssh": {"host": "…", "host_key": "ssh-ed25519 …"}}`, m.Name)
+	}
+	if port == "" {
+		port = "22"
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return "", fmt.Errorf("machine %s: %q is not a port", m.Name, port)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// Dial implements deploy.Backend.
+func (b *Backend) Dial(ctx context.Context, m *deploy.Machine) (net.Conn, error) {
+	addr, err := address(m)
+	if err != nil {
+		return nil, err
+	}
+	return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", addr)
+}
+
+// Console implements deploy.Backend.
+func (b *Backend) Console(*deploy.Machine) string { return "" }
+
+// Observe implements deploy.Backend.
+func (b *Backend) Observe(ctx context.Context, m *deploy.Machine) (*deploy.Observed, error) {
+	addr, err := address(m)
+	if err != nil {
+		return nil, err
+	}
+	o := &deploy.Observed{Exists: true, Complete: m.Made, State: deploy.StateRunning, ID: addr, Hardware: m.Hardware}
+	conn, err := b.Dial(ctx, m)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		o.State = deploy.StateUnknown
+		o.Problems = append(o.Problems, err.Error())
+		return o, nil
+	}
+	return o, conn.Close()
+}
+
+// Plan implements deploy.Backend.
+func (b *Backend) Plan(m *deploy.Machine, o *deploy.Observed, g deploy.Goal) ([]deploy.Step, error) {
+	switch g {
+	case deploy.Absent:
+		return nil, nil // it stays; only its deployment forgets it
+	case deploy.Stopped:
+		return nil, fmt.Errorf("machine %s is not tool's to stop: shut it down yourself (tool ssh %s poweroff)", m.Name, m.Name)
+	}
+	if o.State != deploy.StateRunning {
+		return nil, fmt.Errorf("machine %s at %s cannot be reached: %s; it is not tool's to start", m.Name, o.ID, strings.Join(o.Problems, "; "))
+	}
+	if o.Complete {
+		return nil, nil
+	}
+	return []deploy.Step{{Kind: stepAdopt, Text: "adopt " + o.ID + ": put the agent below /tool, keep its /usr as generation 0, authorize the deployment's key in /root/.ssh/authorized_keys"}}, nil
+}
+
+// Do implements deploy.Backend.
+func (b *Backend) Do(ctx context.Context, m *deploy.Machine, s deploy.Step) error {
+	if s.Kind != stepAdopt {
+		return fmt.Errorf("the ssh backend has no step %q", s.Kind)
+	}
+	l, err := b.connect(ctx, m)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := preflight(ctx, l); err != nil {
+		return err
+	}
+	if err := deploy.InstallAgent(ctx, l, b.Binary); err != nil {
+		return err
+	}
+	if err := l.Run(ctx, "/tool/agent/current/tool agent adopt", nil, nil, nil); err != nil {
+		return err
+	}
+	if err := l.Run(ctx, authorize, strings.NewReader(m.AuthorizedKey+"\n"), nil, nil); err != nil {
+		return fmt.Errorf("authorize the deployment's key: %w", err)
+	}
+	m.Made = true
+	return nil
+}
+
+// authorize adds a line to root's keys, once, and by rename.
+const authorize = `set -e
+umask 077
+read -r key
+f=/root/.ssh/authorized_keys
+mkdir -p /root/.ssh
+touch $f
+grep -qxF "$key" $f && exit 0
+cp -p $f $f.tool
+{ test ! -s $f || test -z "$(tail -c1 $f)" || echo; echo "$key"; } >> $f.tool
+sync $f.tool
+mv $f.tool $f`
+
+// preflight refuses what could not be adopted, in words of this side.
+func preflight(ctx context.Context, l *link.Link) error {
+	err := l.Run(ctx, `test "$(id -u)" = 0 || exit 3; test -d /run/systemd/system || exit 4; test "$(uname -m)" = x86_64 || exit 5; test -L /bin || exit 6`, nil, nil, nil)
+	var exit *link.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	switch exit.Code {
+	case 3:
+		return errors.New("it takes a login as root: whoever switches all of /usr must be")
+	case 4:
+		return errors.New("it does not run systemd")
+	case 5:
+		return errors.New("it is not an x86_64")
+	case 6:
+		return errors.New("its /bin is no link into /usr: install Debian's usrmerge first")
+	}
+	return err
+}
+
+// connect uses the deployment's key where it is authorized already, else the
+// user's own.
+func (b *Backend) connect(ctx context.Context, m *deploy.Machine) (*link.Link, error) {
+	if m.Settings[deploy.SettingHostKey] == "" {
+		return nil, fmt.Errorf(`machine %s has no host_key: say it with backends = {"ssh": {"host_key": "ssh-ed25519 …"}}; ssh-keyscan shows it, and whoever set the machine up can tell whether it is right`, m.Name)
+	}
+	keys := []string{m.Key}
+	own, err := identity(m)
+	if err == nil {
+		keys = []string{own, m.Key}
+	}
+	var last error
+	for _, key := range keys {
+		conn, derr := b.Dial(ctx, m)
+		if derr != nil {
+			return nil, derr
+		}
+		l, cerr := link.Connect(ctx, conn, link.Config{User: "root", Key: key, HostKey: m.Settings[deploy.SettingHostKey]})
+		if cerr == nil {
+			return l, nil
+		}
+		if last = cerr; errors.As(cerr, new(*link.HostKeyError)) {
+			break
+		}
+	}
+	return nil, errors.Join(last, err)
+}
+
+// maxKey bounds a private key's file, in bytes.
+const maxKey = 64 << 10
+
+func identity(m *deploy.Machine) (string, error) {
+	path := m.Settings[settingIdentity]
+	if path == "" {
+		path = "~/.ssh/id_ed25519"
+	}
+	if rest, ok := strings.CutPrefix(path, "~/"); ok {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", err
+		}
+		path = filepath.Join(home, rest)
+	}
+	st, err := os.Stat(path)
+	if err == nil && st.Size() > maxKey {
+		err = fmt.Errorf("%s is too large to be a key", path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("the key to log in with, before the machine knows the deployment's: %w", err)
+	}
+	b, err := os.ReadFile(path)
+	return string(b), err
+}
