@@ -25,7 +25,7 @@ func (c *config) command(e *emulator, name, accel string, hasSeed bool) []string
 		"-device", "virtio-rng-pci",
 	}
 	args = append(args, e.firmware()...)
-	args = append(args, accelArgs(accel)...)
+	args = append(args, accelArgs(accel, c.Hardware.Firmware)...)
 	args = append(args, disk("root", diskFile, "qcow2,cache=writeback,discard=unmap,detect-zeroes=unmap", "")...)
 	if hasSeed {
 		args = append(args, disk("seed", seedFile, "raw,readonly=on", "")...)
@@ -66,12 +66,13 @@ func disk(id, file, format, more string) []string {
 func nic(id, mac string) string { return "virtio-net-pci,netdev=" + id + ",mac=" + mac + ",romfile=" }
 
 // cmdline adds what concerns emulation only: the mitigations guard against what
-// an emulated processor does not do, and cost much there.
+// an emulated processor does not do, and cost much there; and units take longer
+// to start than systemd expects of hardware.
 func cmdline(base, accel string) string {
 	if accel != accelTCG || strings.Contains(base, "mitigations=") {
 		return base
 	}
-	return strings.TrimSpace(base + " mitigations=off")
+	return strings.TrimSpace(base + " mitigations=off systemd.default_timeout_start_sec=600")
 }
 
 func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }

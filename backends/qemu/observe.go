@@ -171,6 +171,9 @@ func (b *Backend) observeProcess(ctx context.Context, m *deploy.Machine, p *proc
 	switch status {
 	case "running":
 		o.State = deploy.StateRunning
+		if p.emulated() {
+			o.Patience = emulatedPatience
+		}
 	case "paused", "suspended", "save-vm", "restore-vm", "finish-migrate":
 		o.State = deploy.StatePaused
 	case "io-error":

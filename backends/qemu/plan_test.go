@@ -92,7 +92,7 @@ func TestCommand(t *testing.T) {
 		"-name guest=m-0 -uuid " + uuidOf(m), "-accel tcg,thread=multi,tb-size=160 -cpu Nehalem",
 		"hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=tcp:127.77.0.1:8080-:80,hostfwd=tcp:127.77.0.1:8081-:81",
 		"dgram,id=cluster,local.type=unix,local.path=net/m-0.vm,remote.type=unix,remote.path=net/switch",
-		"-append console=ttyS0 mitigations=off", "file=seed.img,format=raw,readonly=on",
+		"-append console=ttyS0 mitigations=off systemd.default_timeout_start_sec=600", "file=seed.img,format=raw,readonly=on",
 	} {
 		if !strings.Contains(args, want) {
 			t.Errorf("%s\nis not in\n%s", want, args)

@@ -92,6 +92,16 @@ func isMachine(pid int, dir, uuid string) bool {
 	return err == nil && (strings.HasSuffix(cwd, " (deleted)") || sameFile(cwd, dir))
 }
 
+// emulatedPatience is how many times longer things take without KVM: a JVM that
+// starts in a second needs ten, and more where several machines share the host.
+const emulatedPatience = 6
+
+// emulated reports whether the process has no KVM.
+func (p *process) emulated() bool {
+	args, err := readFile(filepath.Join("/proc", strconv.Itoa(p.pid), "cmdline"), 1<<20)
+	return err == nil && bytes.Contains(args, []byte("\x00-accel\x00"+accelTCG))
+}
+
 // alive reports whether the process still runs.
 func (p *process) alive() bool {
 	fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}

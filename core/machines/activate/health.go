@@ -26,16 +26,18 @@ const (
 type gate struct {
 	service *system.Service
 	check   system.Check
+	slow    int   // how many times longer than usual things take here
 	err     error // of the last try; nil: not tried yet
 	passed  bool
 }
 
 // limit returns how long the check may take.
 func (g *gate) limit() time.Duration {
+	limit := checkTime
 	if g.check.Seconds > 0 {
-		return time.Duration(g.check.Seconds) * time.Second
+		limit = time.Duration(g.check.Seconds) * time.Second
 	}
-	return checkTime
+	return limit * time.Duration(max(g.slow, 1))
 }
 
 // what words a check for people.
@@ -69,7 +71,7 @@ func (m *Machine) gates(s *SwitchStatus) ([]*gate, error) {
 			continue
 		}
 		for _, c := range service.Health {
-			out = append(out, &gate{service: service, check: c})
+			out = append(out, &gate{service: service, check: c, slow: s.Patience})
 		}
 	}
 	return out, nil

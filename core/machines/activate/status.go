@@ -24,6 +24,7 @@ type SwitchRequest struct {
 	Mode             Mode `json:"mode"`
 	ConfirmSeconds   int  `json:"confirm_seconds,omitempty"`   // how long the controller may take to confirm; usually 60
 	StabilitySeconds int  `json:"stability_seconds,omitempty"` // how long units must stay well; usually 5
+	Patience         int  `json:"patience,omitempty"`          // checks may take so many times longer: the machine is slow
 	Auto             bool `json:"auto,omitempty"`              // confirm without a controller, once all is well
 }
 

@@ -102,6 +102,7 @@ type Observed struct {
 	ID       string   // the backend's own name for it, for people
 	Hardware Hardware // as it was made; zero where unknown
 	Problems []string // what is not as it should be, for people
+	Patience int      // how many times longer than on hardware things take there; 0: no longer
 
 	Missing []string // parts that are not there, in the backend's own words; Plan makes them
 	Drift   []string // what is other than the machine is wanted and takes a restart to change, for people

@@ -131,7 +131,12 @@ func (a *applier) switchTo(ctx context.Context, ms *MachineState, mp *MachinePla
 			if st := c.Hello.Switch; !st.Over() && st.Generation == a.plan.Generation {
 				return nil
 			}
-			_, err := c.Agent.Switch(ctx, agent.Switch{
+			o, err := a.Observe(ctx, ms.Name)
+			if err != nil {
+				return err
+			}
+			_, err = c.Agent.Switch(ctx, agent.Switch{
+				Patience:   o.Patience,
 				Generation: a.plan.Generation, Mode: a.mode(mp),
 				ConfirmSeconds: int(a.Deadlines.Confirm / time.Second), StabilitySeconds: int(a.Deadlines.Stable / time.Second),
 			})
