@@ -105,7 +105,7 @@ func TestCommand(t *testing.T) {
 	m.Hardware.Firmware = uefi
 	c = configOf(m)
 	args = strings.Join(c.command(&emulator{"/emu,lator"}, m.Name, accelTCG, false), " ")
-	if !strings.Contains(args, "readonly=on,file=/emu,,lator/usr/share/OVMF/OVMF_CODE_4M.fd") || !strings.Contains(args, "file=esp.qcow2") || strings.Contains(args, "-kernel") {
+	if !strings.Contains(args, "readonly=on,file=/emu,,lator/usr/share/OVMF/OVMF_CODE_4M.fd") || !strings.Contains(args, "file=esp.qcow2") || !strings.Contains(args, "-cpu Nehalem,vendor=AuthenticAMD") || strings.Contains(args, "-kernel") {
 		t.Errorf("with UEFI: %s", args)
 	}
 }
