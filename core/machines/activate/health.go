@@ -15,10 +15,10 @@ import (
 	"tool/core/machines/system"
 )
 
-// probeTime bounds one try of a check; checkTime is how long a check may take
-// to come true that does not say.
+// probeTime bounds one try of a check on a machine that is not slow; checkTime
+// is how long a check may take to come true that does not say.
 const (
-	probeTime = 10 * time.Second
+	probeTime = 15 * time.Second
 	checkTime = 120 * time.Second
 )
 
@@ -106,7 +106,7 @@ func (m *Machine) checkHealth(ctx context.Context, s *SwitchStatus) error {
 		if err != nil {
 			return err
 		}
-		m.probe(ctx, gates, states)
+		m.probe(ctx, gates, states, probeTime*time.Duration(max(s.Patience, 1)))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -174,9 +174,9 @@ func judge(gates []*gate, states map[string]UnitState, taken time.Duration) (fai
 	return failures, pending
 }
 
-// probe tries the gates that have not passed, side by side.
-func (m *Machine) probe(ctx context.Context, gates []*gate, states map[string]UnitState) {
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
+// probe tries the gates that have not passed, side by side, each for at most limit.
+func (m *Machine) probe(ctx context.Context, gates []*gate, states map[string]UnitState, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, g := range gates {

@@ -317,7 +317,7 @@ func (m *Machine) revert(ctx context.Context, s *SwitchStatus) error {
 
 // recovered waits until the units that were well before the switch are again.
 func (m *Machine) recovered(ctx context.Context, s *SwitchStatus) error {
-	deadline := time.Now().Add(m.times.recover)
+	deadline := time.Now().Add(m.times.recover * time.Duration(max(s.Patience, 1)))
 	for {
 		states, err := m.Systemd.Show(ctx, s.ActiveBefore...)
 		if err != nil {
