@@ -216,7 +216,7 @@ func (m *Machine) fillESP(dir string, generations []int, start int) error {
 	if err := syncFS(dir); err != nil {
 		return err
 	}
-	if err := writeFAT(filepath.Join(dir, "loader/loader.conf"), fmt.Appendf(nil, "timeout 0\ndefault %s\n", entryName(start))); err != nil {
+	if err := writeFAT(filepath.Join(dir, "loader/loader.conf"), fmt.Appendf(nil, "default %s\ntimeout 0\neditor no\nrandom-seed-mode off\n", entryName(start))); err != nil {
 		return err
 	}
 	if err := syncFS(dir); err != nil {
