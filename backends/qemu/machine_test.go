@@ -212,6 +212,12 @@ func TestNetworkHeals(t *testing.T) {
 		t.Fatalf("the switch is %d, %v", pid, err)
 	}
 	kill(t, pid)
+	for range 500 { // its lock goes a little after its memory
+		if still, err := vswitch.Running(m.NetDir); err == nil && still == 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	before := pidOf(t, m)
 	steps, err := b.Plan(m, observe(t, b, m), deploy.Running)
 	if err != nil || len(steps) != 1 || steps[0].Kind != "network" {
