@@ -229,7 +229,7 @@ func (a *applier) boots(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		ms.Made, ms.Boot = true, mp.To
+		ms.Made = true
 		if refOf(c.Hello, c.Hello.Active) != mp.To {
 			return nil // made before, by another plan: the next round switches it
 		}

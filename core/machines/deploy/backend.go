@@ -121,8 +121,11 @@ const (
 	StateUnknown State = "unknown"
 )
 
-// Step is one idempotent step of a backend. Kind is the backend's own word;
-// Text tells people.
+// StepStart is the kind of the step that starts a machine, in every backend.
+const StepStart = "start"
+
+// Step is one idempotent step of a backend. Kind is the backend's own word but
+// for StepStart; Text tells people.
 type Step struct {
 	Kind        string `json:"kind"`
 	Text        string `json:"text"`

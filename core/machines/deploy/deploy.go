@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"tool/core/storage/store"
 )
@@ -136,10 +137,8 @@ func (s *Session) Deploy(ctx context.Context, o *Object, opt *Options) (*Result,
 				result.set(m.Name, Unchanged, nil)
 			}
 		}
+		s.upToDate(p, alloc)
 		if p.Empty() {
-			if round == 0 {
-				s.upToDate(o, p)
-			}
 			break
 		}
 		a := &applier{Session: s, plan: p, object: o, alloc: alloc, conns: conns, result: result}
@@ -167,14 +166,21 @@ func (s *Session) Deploy(ctx context.Context, o *Object, opt *Options) (*Result,
 
 // upToDate takes over what the machines say: an interrupted deploy may have
 // confirmed them and not have written it down.
-func (s *Session) upToDate(o *Object, p *Plan) {
+func (s *Session) upToDate(p *Plan, alloc map[string]*MachineState) {
 	for i := range p.Machines {
 		m := &p.Machines[i]
-		if ms := s.D.Machines[m.Name]; ms != nil && m.To != "" {
-			ms.Confirmed, ms.Failure, ms.Made = m.To, "", true
-			if ms.Generation == 0 {
+		if !m.Empty() || m.To == "" {
+			continue
+		}
+		// The allocated one replaces the other if the plan is executed.
+		for _, ms := range []*MachineState{s.D.Machines[m.Name], alloc[m.Name]} {
+			if ms == nil {
+				continue
+			}
+			if ms.Generation == 0 || ms.Confirmed != m.To {
 				ms.Generation = p.Generation
 			}
+			ms.Confirmed, ms.Failure, ms.Made = m.To, "", true
 		}
 	}
 }
@@ -271,9 +277,15 @@ func (a *applier) material(ctx context.Context, m *Machine, ms *MachineState, om
 	if mp.System != SystemBoot && ms.Confirmed != "" {
 		ref = ms.Confirmed // a start boots what was confirmed, not what comes next
 	}
+	// One that goes on running is not told of a kernel: it would be a reason to
+	// start it again.
+	if !restarts(mp) {
+		return nil
+	}
 	if err := a.bootFrom(ctx, m, ref); err != nil {
 		return err
 	}
+	ms.Boot = ref
 	if a.images == nil {
 		return nil
 	}
@@ -288,6 +300,11 @@ func (a *applier) material(ctx context.Context, m *Machine, ms *MachineState, om
 	}
 	m.Seed = filepath.Join(dir, ms.Name)
 	return a.writeSeed(ctx, m.Seed, ms, om)
+}
+
+// restarts reports whether the machine starts by what is planned for it.
+func restarts(mp *MachinePlan) bool {
+	return mp.Resource != ResourceChange || slices.ContainsFunc(mp.Steps, func(s Step) bool { return s.Kind == StepStart })
 }
 
 // bootFrom names the kernel, initrd and command line of a system.
