@@ -77,20 +77,30 @@ func (m *Machine) gates(s *SwitchStatus) ([]*gate, error) {
 	return out, nil
 }
 
-// watched are the units whose failure is the switch's.
-func watched(s *SwitchStatus, gates []*gate) []string {
+// watched returns the units whose failure is the switch's: those with checks,
+// those that it started or, after a start of the machine, that the system enables.
+func (m *Machine) watched(s *SwitchStatus, gates []*gate) ([]string, error) {
 	set := map[string]bool{}
 	for _, g := range gates {
 		set[g.service.Unit] = true
 	}
 	if s.Forward != nil {
 		for _, u := range s.Forward.Units {
-			if u.Action != system.Stop && u.Action != system.None && !slices.Contains(s.FailedBefore, u.Unit) {
+			if u.Action != system.Stop && u.Action != system.None {
 				set[u.Unit] = true
 			}
 		}
+	} else if manifest, err := m.manifestOf(s.Generation); err != nil {
+		return nil, err
+	} else if manifest != nil {
+		for _, u := range manifest.Enabled {
+			set[u] = true
+		}
 	}
-	return slices.Sorted(maps.Keys(set))
+	for _, u := range s.FailedBefore {
+		delete(set, u)
+	}
+	return slices.Sorted(maps.Keys(set)), nil
 }
 
 // checkHealth waits until every check has passed, or one cannot any more.
@@ -99,7 +109,10 @@ func (m *Machine) checkHealth(ctx context.Context, s *SwitchStatus) error {
 	if err != nil {
 		return err
 	}
-	units := watched(s, gates)
+	units, err := m.watched(s, gates)
+	if err != nil {
+		return err
+	}
 	wait := m.times.poll
 	for {
 		states, err := m.states(ctx, units)
@@ -128,7 +141,7 @@ func (m *Machine) checkHealth(ctx context.Context, s *SwitchStatus) error {
 		}
 		wait = min(wait*3/2, 4*m.times.poll)
 	}
-	failures, err := m.newlyFailed(ctx, s)
+	failures, err := m.newlyFailed(ctx, s, units)
 	if err != nil {
 		return err
 	}
@@ -245,16 +258,24 @@ func tryHTTP(ctx context.Context, g *gate) error {
 	return nil
 }
 
-// newlyFailed returns the units that fail and did not before the switch.
-func (m *Machine) newlyFailed(ctx context.Context, s *SwitchStatus) ([]Failure, error) {
+// newlyFailed returns the units that fail and did not before the switch. After
+// a start of the machine only those that the system itself asks for count: what
+// else came up or not depends on much, such as how busy the host was.
+func (m *Machine) newlyFailed(ctx context.Context, s *SwitchStatus, watched []string) ([]Failure, error) {
 	units, err := m.Systemd.List(ctx, "failed")
 	if err != nil {
 		return nil, fmt.Errorf("look at the units: %w", err)
 	}
+	s.AlsoFailed = nil
 	var out []Failure
 	for _, u := range units {
-		// Transient units are somebody's doing, not the system's.
-		if !slices.Contains(s.FailedBefore, u) && !strings.HasPrefix(u, "run-") && !strings.HasPrefix(u, "session-") && !strings.HasPrefix(u, "tool-switch-") {
+		switch {
+		case slices.Contains(s.FailedBefore, u):
+		case strings.HasPrefix(u, "run-"), strings.HasPrefix(u, "session-"), strings.HasPrefix(u, "tool-switch-"):
+			// Transient units are somebody's doing, not the system's.
+		case s.Mode == ModeBoot && !slices.Contains(watched, u):
+			s.AlsoFailed = append(s.AlsoFailed, u)
+		default:
 			out = append(out, Failure{Unit: u, What: u + " has failed"})
 		}
 	}
@@ -268,7 +289,10 @@ func (m *Machine) watch(ctx context.Context, s *SwitchStatus) error {
 	if err != nil {
 		return err
 	}
-	units := watched(s, gates)
+	units, err := m.watched(s, gates)
+	if err != nil {
+		return err
+	}
 	before, err := m.states(ctx, units)
 	if err != nil {
 		return err
@@ -293,7 +317,7 @@ func (m *Machine) watch(ctx context.Context, s *SwitchStatus) error {
 			return err
 		}
 	}
-	failures, err := m.newlyFailed(ctx, s)
+	failures, err := m.newlyFailed(ctx, s, units)
 	if err != nil {
 		return err
 	}

@@ -143,7 +143,8 @@ type SwitchStatus struct {
 	Back         *Pass          `json:"back,omitempty"`
 	RebootNeeded *system.Kernel `json:"reboot_needed,omitempty"`
 	Failures     []Failure      `json:"failures,omitempty"`
-	Waits        []string       `json:"waits,omitempty"` // what the checks still wait for
+	AlsoFailed   []string       `json:"also_failed,omitempty"` // units that failed and did not count
+	Waits        []string       `json:"waits,omitempty"`       // what the checks still wait for
 }
 
 // Over reports whether nothing more happens.
