@@ -135,11 +135,17 @@ func (a *applier) switchTo(ctx context.Context, ms *MachineState, mp *MachinePla
 			if err != nil {
 				return err
 			}
-			_, err = c.Agent.Switch(ctx, agent.Switch{
+			q := agent.Switch{
 				Patience:   o.Patience,
 				Generation: a.plan.Generation, Mode: a.mode(mp),
 				ConfirmSeconds: int(a.Deadlines.Confirm / time.Second), StabilitySeconds: int(a.Deadlines.Stable / time.Second),
-			})
+			}
+			_, err = c.Agent.Switch(ctx, q)
+			if agent.HasCode(err, agent.CodeBusy) {
+				if err = a.endOther(ctx, c, ms); err == nil {
+					_, err = c.Agent.Switch(ctx, q)
+				}
+			}
 			return err
 		})
 		if err != nil {
@@ -155,6 +161,24 @@ func (a *applier) switchTo(ctx context.Context, ms *MachineState, mp *MachinePla
 	}
 	a.judge(ms, st)
 	return nil
+}
+
+// endOther ends a switch that another deploy began and did not live to confirm:
+// who has the lease knows that nobody else will.
+func (a *applier) endOther(ctx context.Context, c *Connection, ms *MachineState) error {
+	st, err := c.Agent.Status(ctx)
+	for abandoned := false; err == nil && !st.Over(); {
+		a.doing(ms.Name, "waiting for the end of another switch, to generation %d: %s", st.Generation, statusText(st))
+		if st.Phase == activate.PhaseWaiting && !abandoned {
+			abandoned = true
+			err = c.Agent.Abandon(ctx, st.Generation, "the controller wants another generation")
+			if err != nil && !agent.HasCode(err, agent.CodeNotWaiting) {
+				return err
+			}
+		}
+		st, err = c.Agent.Wait(ctx, st.Seq, statusSeconds)
+	}
+	return err
 }
 
 // mode is how the machine switches: one that has just started into its system

@@ -121,7 +121,15 @@ func (s *Session) look(ctx context.Context, ms *MachineState, conns *Connections
 func (s *Session) Measure(ctx context.Context, o *Object, seen map[string]*Sight, conns *Connections) error {
 	names := machineNames(o)
 	_, errs := each(names, func(name string) (struct{}, error) {
-		return struct{}{}, s.measure(ctx, o.Machine(name), seen[name], conns.have(name))
+		err := s.measure(ctx, o.Machine(name), seen[name], conns.have(name))
+		if err == nil || ctx.Err() != nil || seen[name].Hello == nil || !lost(err) {
+			return struct{}{}, err
+		}
+		c, err := conns.refresh(ctx, s, s.D.Machines[name], s.Deadlines.Connect)
+		if err == nil {
+			err = s.measure(ctx, o.Machine(name), seen[name], c)
+		}
+		return struct{}{}, err
 	})
 	for _, n := range names {
 		if errs[n] != nil {
