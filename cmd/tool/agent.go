@@ -52,19 +52,48 @@ func agentCommand() *cli.Command {
 }
 
 func withMachine(c *cli.Context, action func(*cli.Context, *activate.Machine) error) error {
-	if want := map[string]int{"switch": 1, "confirm": 1, "rollback": 1}[c.Command.Name]; c.Args().Len() > want {
-		return usageError("%s: %q is too much; `%s --help` shows what it takes", c.Command.HelpName, c.Args().Get(want), c.Command.HelpName)
+	if err := checkAgentArgs(c); err != nil {
+		return err
 	}
 	if os.Geteuid() != 0 {
 		return withCode(exitEnvironment, fmt.Errorf("%s: it takes root: it works on the whole machine", c.Command.HelpName))
 	}
-	m, err := activate.Open(c.String("root"), activate.Systemctl{})
+	root := c.String("root")
+	if name := c.Command.Name; name != "boot" && name != "adopt" && !activate.IsManaged(root) {
+		return withCode(exitEnvironment, fmt.Errorf("%s: the machine at %s is not managed by tool; `tool deploy` makes machines, `tool agent adopt` takes over one that is there", c.Command.HelpName, root))
+	}
+	m, err := activate.Open(root, activate.Systemctl{})
 	if err != nil {
 		return withCode(exitEnvironment, err)
 	}
 	defer m.Close()
 	m.Log = func(format string, args ...any) { fmt.Fprintf(c.App.ErrWriter, "tool: "+format+"\n", args...) }
 	return action(c, m)
+}
+
+// checkAgentArgs finds wrong arguments before anything is looked at.
+func checkAgentArgs(c *cli.Context) error {
+	least, most := 0, 0
+	switch c.Command.Name {
+	case "switch", "confirm":
+		least, most = 1, 1
+	case "rollback":
+		most = 1
+	case "gc":
+		if c.Int("keep") < 1 {
+			return usageError("%s: --keep=%d: at least one generation must stay", c.Command.HelpName, c.Int("keep"))
+		}
+	}
+	switch n := c.Args().Len(); {
+	case n > most:
+		return usageError("%s: %q is too much; `%s --help` shows what it takes", c.Command.HelpName, c.Args().Get(most), c.Command.HelpName)
+	case n < least:
+		return usageError("%s: name a generation; `tool agent generations` lists them", c.Command.HelpName)
+	case n == 0:
+		return nil
+	}
+	_, err := generationArg(c)
+	return err
 }
 
 // generationArg reads a generation's number.
@@ -112,9 +141,6 @@ func runAgentAdopt(c *cli.Context, m *activate.Machine) error {
 }
 
 func runAgentGC(c *cli.Context, m *activate.Machine) error {
-	if c.Int("keep") < 1 {
-		return usageError("--keep=%d: at least one generation must stay", c.Int("keep"))
-	}
 	got, err := m.GC(c.Context, c.Int("keep"))
 	if err != nil {
 		return err

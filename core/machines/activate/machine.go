@@ -59,6 +59,13 @@ type timing struct {
 	recover   time.Duration // how long units may take to come back in a revert
 }
 
+// IsManaged reports whether the machine whose root file system is at root has a
+// state of ours.
+func IsManaged(root string) bool {
+	_, err := os.Stat(filepath.Join(root, "tool/state"))
+	return err == nil
+}
+
 // Open opens the store of the machine whose root file system is at root. It is
 // created where there is none.
 func Open(root string, sd Systemd) (*Machine, error) {
