@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"tool/core/machines/facts"
 	"tool/core/storage/cas"
 	"tool/core/storage/store"
 )
@@ -309,6 +310,10 @@ func (s *Deployment) check() error {
 	for name, m := range s.Machines {
 		if m == nil || m.Name != name {
 			return fmt.Errorf("machine %q is damaged", name)
+		}
+		// It becomes a folder's name, and an import may be anybody's.
+		if err := facts.CheckHost(name); err != nil {
+			return err
 		}
 	}
 	s.Next = max(s.Next, 1)
