@@ -83,6 +83,12 @@ func (a *applier) begin() error {
 		})
 		g = &d.Generations[len(d.Generations)-1]
 	}
+	// One that was begun with some of the machines is gone on with.
+	for _, m := range a.plan.Machines {
+		if m.To != "" && g.Machines != nil {
+			g.Machines[m.Name] = m.To
+		}
+	}
 	d.Next = max(d.Next, a.plan.Generation+1)
 	d.Target = a.plan.Generation
 	d.Description = a.object.Description

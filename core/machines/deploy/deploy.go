@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -121,11 +122,13 @@ func (s *Session) Deploy(ctx context.Context, o *Object, opt *Options) (*Result,
 	conns := &Connections{}
 	defer conns.Close()
 	result := &Result{}
+	var last *Plan
 	for round := range rounds {
 		p, alloc, err := s.preview(ctx, o, opt, conns)
 		if err != nil {
 			return result, err
 		}
+		last = p
 		if round == 0 {
 			result.Plan = p
 			if err := approve(p, opt); err != nil {
@@ -161,7 +164,25 @@ func (s *Session) Deploy(ctx context.Context, o *Object, opt *Options) (*Result,
 			break
 		}
 	}
+	s.unreached(last, result)
 	return result, s.finish(o, result)
+}
+
+// unreached finds machines that nothing could be done with.
+func (s *Session) unreached(p *Plan, r *Result) {
+	for i := range p.Machines {
+		m := &p.Machines[i]
+		if m.System != SystemUnseen && m.System != SystemBoot || r.of(m.Name) != nil {
+			continue
+		}
+		if r.Bad() > 0 && m.Resource != ResourceKeep {
+			r.set(m.Name, Waiting, errors.New("the rollout stopped before it"))
+			continue
+		}
+		err := errors.New(cmp.Or(m.Why, "it does not come up with what it should have"))
+		r.set(m.Name, Failed, err)
+		s.D.Machines[m.Name].Failure = firstLine(err.Error())
+	}
 }
 
 // upToDate takes over what the machines say: an interrupted deploy may have
@@ -213,7 +234,9 @@ func (e *RefusedError) Error() string {
 func (a *applier) unfinished() bool {
 	for i := range a.plan.Machines {
 		m := &a.plan.Machines[i]
-		if (m.System == SystemUnseen || m.System == SystemBoot || m.Resource == ResourceChange) && a.result.of(m.Name) == nil {
+		// One that runs and cannot be asked will not be either in the next round.
+		unseen := m.System == SystemUnseen && m.Resource != ResourceKeep
+		if (unseen || m.System == SystemBoot || m.Resource == ResourceChange) && a.result.of(m.Name) == nil {
 			return true
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"tool/core/machines/activate"
@@ -90,10 +91,14 @@ func (a *applier) wave(ctx context.Context, names []string) error {
 	}
 	well := a.notFailed(names)
 	if a.plan.Mode == string(activate.ModeBoot) {
+		// Those that have started into it already are confirmed.
+		staged := func(n string) bool { return a.plan.Machine(n).System == SystemSwitch }
 		for _, n := range well {
-			a.result.set(n, Staged, nil)
+			if staged(n) {
+				a.result.set(n, Staged, nil)
+			}
 		}
-		return nil
+		well, names = slices.DeleteFunc(well, staged), slices.DeleteFunc(slices.Clone(names), staged)
 	}
 	return a.perMachine(ctx, well, func(ms *MachineState, mp *MachinePlan) error {
 		if len(well) == len(names) {
@@ -152,10 +157,11 @@ func (a *applier) switchTo(ctx context.Context, ms *MachineState, mp *MachinePla
 			return fmt.Errorf("begin the switch: %w", err)
 		}
 	}
+	until := waits
 	if a.plan.Mode == string(activate.ModeBoot) && mp.System == SystemSwitch {
-		return nil
+		until = func(st *agent.SwitchStatus) bool { return st.Over() || st.Phase == activate.PhaseTrial }
 	}
-	st, err := a.watch(ctx, ms)
+	st, err := a.follow(ctx, ms, until)
 	if err != nil {
 		return err
 	}
@@ -203,8 +209,10 @@ func (a *applier) judge(ms *MachineState, st *agent.SwitchStatus) {
 
 // watch follows the switch until it is over or waits to be confirmed.
 func (a *applier) watch(ctx context.Context, ms *MachineState) (*agent.SwitchStatus, error) {
-	return a.follow(ctx, ms, func(st *agent.SwitchStatus) bool { return st.Over() || st.Phase == activate.PhaseWaiting })
+	return a.follow(ctx, ms, waits)
 }
+
+func waits(st *agent.SwitchStatus) bool { return st.Over() || st.Phase == activate.PhaseWaiting }
 
 // statusSeconds is how long one question for news may wait for some.
 const statusSeconds = 20
