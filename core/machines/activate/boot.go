@@ -23,6 +23,10 @@ import (
 // of it and of the facts. The initrd runs it in a chroot, before systemd. seed
 // is the path of the seed disk, or "".
 func (m *Machine) Boot(ctx context.Context, seedPath string) error {
+	return m.withBallast(func() error { return m.boot(ctx, seedPath) })
+}
+
+func (m *Machine) boot(ctx context.Context, seedPath string) error {
 	if seedPath != "" {
 		if err := m.takeSeed(ctx, seedPath); err != nil {
 			return fmt.Errorf("take in the seed %s: %w", seedPath, m.explainFull(err))
@@ -126,7 +130,7 @@ func (m *Machine) candidates() (all []int, trial int, err error) {
 		trial = 0
 	}
 	if err := m.endInterrupted(trial); err != nil {
-		return nil, 0, err
+		return nil, 0, fmt.Errorf("end the switch that the machine went down in: %w", err)
 	}
 	confirmed, err := m.Pointer(Confirmed)
 	if err != nil {

@@ -30,7 +30,12 @@ const liveRoot = "live processes"
 // needed. What is staged, active, confirmed, booted, part of a switch that is
 // under way, or used by a running process stays.
 func (m *Machine) GC(ctx context.Context, keep int) (*Collected, error) {
-	c, err := m.gc(ctx, keep)
+	var c *Collected
+	err := m.withBallast(func() (err error) {
+		c, err = m.gc(ctx, keep)
+		return err
+	})
+	m.keepBallast()
 	if err != nil {
 		return c, fmt.Errorf("collect garbage on the machine: %w", err)
 	}

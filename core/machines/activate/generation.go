@@ -127,6 +127,7 @@ func (m *Machine) Stage(ctx context.Context, n int, ref store.Ref, label string,
 	if err := m.stage(ctx, n, ref, label, f); err != nil {
 		return fmt.Errorf("stage generation %d: %w", n, m.explainFull(err))
 	}
+	m.keepBallast()
 	return nil
 }
 

@@ -70,6 +70,9 @@ func IsManaged(root string) bool {
 // created where there is none.
 func Open(root string, sd Systemd) (*Machine, error) {
 	s, err := store.Open(filepath.Join(root, "tool"))
+	if cas.IsFull(err) && os.Remove(filepath.Join(root, "tool/state/ballast")) == nil {
+		s, err = store.Open(filepath.Join(root, "tool"))
+	}
 	if err != nil {
 		return nil, err
 	}

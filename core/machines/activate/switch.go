@@ -164,12 +164,12 @@ func (m *Machine) RunSwitch(ctx context.Context, generation int) error {
 		return fmt.Errorf("switch to generation %d: the switch under way is to generation %d", generation, s.Generation)
 	}
 	s.Runners++
-	if err := m.save(s); err != nil {
+	if err := m.withBallast(func() error { return m.save(s) }); err != nil {
 		return err
 	}
 	for !s.Over() {
 		before := s.Phase
-		if err := m.advance(ctx, s); err != nil {
+		if err := m.withBallast(func() error { return m.advance(ctx, s) }); err != nil {
 			return fmt.Errorf("switch to generation %d, %s: %w", s.Generation, before, err)
 		}
 		if s.Phase == PhaseTrial || s.Phase == PhaseRebooting {
