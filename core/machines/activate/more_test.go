@@ -275,6 +275,7 @@ func TestESP(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 	efi := r.m.path("sys/firmware/efi/efivars")
+	os.Chmod(r.m.path("sys"), 0o755)
 	os.MkdirAll(efi, 0o755)
 	stage(2, "k2")
 	if s := r.do(SwitchRequest{Generation: 2, Mode: ModeBoot, Auto: true}); s.Phase != PhaseTrial {

@@ -129,6 +129,7 @@ func TestRevertFails(t *testing.T) {
 	r.stage(2, r.system(map[string]string{"a.service": "a fail"}, nil, nil))
 	r.sd.before = func(call string) {
 		if n, _ := r.m.Pointer(Active); n == 1 && strings.HasPrefix(call, "restart") { // the old one does not come back
+			os.Chmod(r.m.path("usr/lib/systemd/system"), 0o755)
 			os.Remove(r.m.path("usr/lib/systemd/system/a.service"))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,7 +26,15 @@ func open(t testing.TB) *store.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
+	t.Cleanup(func() {
+		s.Close()
+		filepath.WalkDir(s.Dir(), func(p string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() { // trees forbid writing, even to who removes them
+				os.Chmod(p, 0o755)
+			}
+			return nil
+		})
+	})
 	return s
 }
 
