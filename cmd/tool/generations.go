@@ -38,7 +38,7 @@ func runGenerations(c *cli.Context) error {
 		}
 		rows = append(rows, []string{strconv.Itoa(g.Number), g.Created.Local().Format(time.DateTime), g.State, strconv.Itoa(len(g.Machines)), mark, g.Note})
 	}
-	table(c.App.Writer, []string{"Generation", "Created", "State", "Machines", "", "Note"}, rows)
+	table(c.App.Writer, []string{"Generation", "Created", "State", "Machines", "Now", "Note"}, rows)
 	return nil
 }
 
