@@ -141,14 +141,14 @@ func (b *Backend) Do(ctx context.Context, m *deploy.Machine, s deploy.Step) erro
 const authorize = `set -e
 umask 077
 read -r key
-f=/root/.ssh/authorized_keys
-mkdir -p /root/.ssh
-touch $f
-grep -qxF "$key" $f && exit 0
-cp -p $f $f.tool
-{ test ! -s $f || test -z "$(tail -c1 $f)" || echo; echo "$key"; } >> $f.tool
-sync $f.tool
-mv $f.tool $f`
+f=$HOME/.ssh/authorized_keys
+mkdir -p "$HOME/.ssh"
+touch "$f"
+grep -qxF "$key" "$f" && exit 0
+cp -p "$f" "$f.tool"
+{ test ! -s "$f" || test -z "$(tail -c1 "$f")" || echo; echo "$key"; } >> "$f.tool"
+sync "$f.tool"
+mv "$f.tool" "$f"`
 
 // preflight refuses what could not be adopted, in words of this side.
 func preflight(ctx context.Context, l *link.Link) error {
