@@ -374,10 +374,8 @@ func (m *Machine) explain(ctx context.Context, s *SwitchStatus, failures []Failu
 				f.Reasons, f.Label = s.Forward.Units[j].Reasons, s.Forward.Units[j].Label
 			}
 		}
-		if manifest != nil && f.Label == "" {
-			if j := slices.IndexFunc(manifest.Services, func(v system.Service) bool { return v.Unit == f.Unit }); j >= 0 {
-				f.Label = manifest.Services[j].Label
-			}
+		if v := manifest.Service(f.Unit); v != nil && f.Label == "" {
+			f.Label = v.Label
 		}
 		if states, err := m.Systemd.Show(ctx, f.Unit); err == nil && len(states) == 1 {
 			f.Result, f.Exit = states[0].Result, states[0].Exit

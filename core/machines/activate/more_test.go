@@ -384,7 +384,10 @@ func TestAdopt(t *testing.T) {
 		}
 	}
 	original("adopted")
-	ref := r.system(map[string]string{"a.service": "a"}, map[string]string{"motd": "ours", "systemd/system/b.service": "b", "new": "n"}, nil)
+	ref := r.system(map[string]string{"a.service": "a", "ssh.service": "ours"}, map[string]string{"motd": "ours", "systemd/system/b.service": "b", "new": "n"}, nil)
+	os.MkdirAll(r.m.path("tool/generation-0/usr/lib/systemd/system"), 0o755)
+	os.WriteFile(r.m.path("tool/generation-0/usr/lib/systemd/system/ssh.service"), []byte("theirs"), 0o644)
+	r.sd.Do(t.Context(), "start", "ssh.service")
 	f := someFacts()
 	f.Adopted, f.HostKey = true, "-----BEGIN OURS"
 	if err := r.m.Stage(t.Context(), 1, ref, "//c:m", f); err != nil {
@@ -393,6 +396,9 @@ func TestAdopt(t *testing.T) {
 	for range 2 {
 		if s := r.do(SwitchRequest{Generation: 1, Auto: true}); s.Result != ResultConfirmed {
 			t.Fatalf("%s %+v", s, s.Failures)
+		}
+		if u := r.sd.unit("ssh.service"); u.active != "active" || u.content != "ours" {
+			t.Errorf("our ssh.service is %s with %q", u.active, u.content)
 		}
 		for p, want := range map[string]string{"etc/motd": "ours", "etc/systemd/system/app.service": "app", "etc/systemd/system/b.service": "b", "etc/hostname": "host.example\n",
 			"var/lib/ssh/ssh_host_ed25519_key": "theirs", "var/lib/ssh/authorized_keys/root": "ssh-ed25519 THEIRS\nssh-ed25519 AAAA me\n"} {
@@ -412,6 +418,9 @@ func TestAdopt(t *testing.T) {
 		original("given back")
 		if r.sd.unit("a.service").active != "inactive" {
 			t.Error("a.service still runs")
+		}
+		if u := r.sd.unit("ssh.service"); u.active != "active" || u.content != "theirs" {
+			t.Errorf("their own ssh.service is %s with %q", u.active, u.content)
 		}
 	}
 	// What fails goes back to what was there.

@@ -1,6 +1,7 @@
 package activate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -106,6 +107,9 @@ func (m *Machine) plan(ctx context.Context, s *SwitchStatus) error {
 		return fmt.Errorf("the active generation: %w", err)
 	}
 	changes := system.Diff(from, to)
+	if err := m.respectOrigin(ctx, s.From, s.Generation, cmp.Or(to, from), changes); err != nil {
+		return err
+	}
 	s.RebootNeeded = changes.RebootNeeded
 	if s.Mode != ModeBoot {
 		s.Forward = newPass(s.From, s.Generation, changes)
@@ -119,6 +123,13 @@ func (m *Machine) plan(ctx context.Context, s *SwitchStatus) error {
 			units = append(units, service.Unit)
 		}
 		units = append(units, from.Enabled...)
+	}
+	if s.From == 0 && m.Adopted() {
+		var own []string
+		if _, err := readJSON(m.originUnits(), &own); err != nil {
+			return err
+		}
+		units = own
 	}
 	states, err := m.Systemd.Show(ctx, units...)
 	if err != nil {
@@ -268,7 +279,7 @@ func (m *Machine) giveUp(ctx context.Context, s *SwitchStatus, why string, failu
 	case s.From == s.Generation || s.From == 0 && !m.Adopted():
 		return m.end(s, ResultFailed, why+"; there is no generation to go back to")
 	}
-	if s.Back, err = m.wayBack(s); err != nil {
+	if s.Back, err = m.wayBack(ctx, s); err != nil {
 		return err
 	}
 	s.Phase = PhaseReverting
@@ -276,7 +287,7 @@ func (m *Machine) giveUp(ctx context.Context, s *SwitchStatus, why string, failu
 }
 
 // wayBack is the pass that undoes as much as has been done.
-func (m *Machine) wayBack(s *SwitchStatus) (*Pass, error) {
+func (m *Machine) wayBack(ctx context.Context, s *SwitchStatus) (*Pass, error) {
 	from, err := m.manifestOf(s.Generation)
 	if err != nil {
 		return nil, err
@@ -285,7 +296,11 @@ func (m *Machine) wayBack(s *SwitchStatus) (*Pass, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := newPass(s.Generation, s.From, system.Diff(from, to))
+	changes := system.Diff(from, to)
+	if err := m.respectOrigin(ctx, s.Generation, s.From, cmp.Or(to, from), changes); err != nil {
+		return nil, err
+	}
+	p := newPass(s.Generation, s.From, changes)
 	if s.Forward == nil {
 		return p, nil
 	}

@@ -156,7 +156,7 @@ func Diff(from, to *Manifest) *Changes {
 	c.Systemd = oldSystemd != nil && newSystemd != nil && oldSystemd.Ref != newSystemd.Ref
 	c.RebootNeeded = d.kernel()
 	for _, s := range to.Services {
-		if old := service(from, s.Unit); old != nil && s.StateEpoch > old.StateEpoch {
+		if old := from.Service(s.Unit); old != nil && s.StateEpoch > old.StateEpoch {
 			c.Irreversible = append(c.Irreversible, s.Unit)
 		}
 	}
@@ -175,13 +175,6 @@ func byName(packages []Package) map[string]*Package {
 		m[packages[i].Name] = &packages[i]
 	}
 	return m
-}
-
-func service(m *Manifest, unit string) *Service {
-	if i := slices.IndexFunc(m.Services, func(s Service) bool { return s.Unit == unit }); i >= 0 {
-		return &m.Services[i]
-	}
-	return nil
 }
 
 // units decides for every unit that either system starts.
@@ -205,7 +198,7 @@ func (d *differ) units() []UnitChange {
 }
 
 func (d *differ) unit(unit string) *UnitChange {
-	from, to := service(d.from, unit), service(d.to, unit)
+	from, to := d.from.Service(unit), d.to.Service(unit)
 	was := from != nil || slices.Contains(d.from.Enabled, unit)
 	is := to != nil || slices.Contains(d.to.Enabled, unit)
 	switch {

@@ -209,6 +209,17 @@ func (m *Manifest) Package(name string) *Package {
 	return nil
 }
 
+// Service returns the service with the unit, or nil.
+func (m *Manifest) Service(unit string) *Service {
+	if m == nil {
+		return nil
+	}
+	if i := slices.IndexFunc(m.Services, func(s Service) bool { return s.Unit == unit }); i >= 0 {
+		return &m.Services[i]
+	}
+	return nil
+}
+
 // StorePrefix is where a machine's store is, and what store paths begin with.
 const StorePrefix = "/tool/store/"
 
