@@ -106,6 +106,10 @@ func (f *fakeSystemd) Do(_ context.Context, verb string, units ...string) error 
 			continue
 		}
 		b, err := os.ReadFile(filepath.Join(f.root, "usr/lib/systemd/system", name))
+		if verb == reloadVerb && strings.Contains(string(b), "unread") {
+			failed = append(failed, name)
+			continue
+		}
 		u.content, u.active, u.looks = string(b), "active", 0
 		switch {
 		case err != nil || strings.Contains(u.content, "fail"):

@@ -2,7 +2,9 @@ package activate
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"tool/core/machines/system"
@@ -54,12 +56,30 @@ func (m *Machine) stopUnits(ctx context.Context, s *SwitchStatus, p *Pass) error
 	return nil
 }
 
+const reloadVerb = "reload-or-restart"
+
+// unreadError says that a unit did not take its new files. It goes on with the
+// old ones and looks well, but could not be started again.
+type unreadError struct{ unit, why string }
+
+func (e *unreadError) Error() string { return e.unit + " does not reload: " + e.why }
+
 func (m *Machine) startUnits(ctx context.Context, s *SwitchStatus, p *Pass) error {
+	// One after the other, for it matters which does not reload.
+	for _, u := range p.with(system.Reload) {
+		err := m.do(ctx, s, reloadVerb, []*UnitProgress{u})
+		if errors.As(err, new(*unreadError)) && p != s.Forward {
+			m.log("%v", err) // there is no other way back
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
 	for _, step := range []struct {
 		verb    string
 		actions []system.Action
 	}{
-		{"reload-or-restart", []system.Action{system.Reload}},
 		{"restart", []system.Action{system.Restart}},
 		{"start", []system.Action{system.Start, system.StopStart}},
 	} {
@@ -105,6 +125,7 @@ func (m *Machine) do(ctx context.Context, s *SwitchStatus, verb string, units []
 		return err
 	}
 	i := 0
+	var unread error
 	for _, u := range units {
 		if u.State != Doing {
 			continue
@@ -121,9 +142,15 @@ func (m *Machine) do(ctx context.Context, s *SwitchStatus, verb string, units []
 			if verbErr != nil {
 				u.Error += ": " + clip(verbErr.Error(), 2000)
 			}
+		} else if !ok && verb == reloadVerb {
+			u.State, u.Error = Broken, clip(verbErr.Error(), 2000)
+			unread = &unreadError{u.Unit, strings.SplitN(u.Error, "\n", 2)[0]}
 		}
 	}
-	return m.save(s)
+	if err := m.save(s); err != nil {
+		return err
+	}
+	return unread
 }
 
 // flipTo makes another generation the active one, with its /etc.
