@@ -322,6 +322,10 @@ func (m *Machine) giveBack(from, to string) error {
 		if err := os.Rename(a, b); err != nil {
 			return err
 		}
+		// Two names of one file are left as they are by a rename.
+		if err := removeIfThere(a); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -419,6 +419,9 @@ func TestAdopt(t *testing.T) {
 		if r.sd.unit("a.service").active != "inactive" {
 			t.Error("a.service still runs")
 		}
+		if left, err := os.ReadDir(r.m.path("tool/generation-0/etc")); err != nil || len(left) > 0 {
+			t.Errorf("not given back: %v, %v", left, err)
+		}
 		if u := r.sd.unit("ssh.service"); u.active != "active" || u.content != "theirs" {
 			t.Errorf("their own ssh.service is %s with %q", u.active, u.content)
 		}
