@@ -258,7 +258,7 @@ func (a *applier) facts(ctx context.Context) error {
 	names := a.having(func(m *MachinePlan) bool { return m.Facts && m.System == SystemKeep })
 	return a.perMachine(ctx, names, func(ms *MachineState, _ *MachinePlan) error {
 		a.doing(ms.Name, "writing names and addresses")
-		err := a.retry(ctx, ms, func(c *Connection) error { return c.Agent.Facts(ctx, factsOf(a.D, ms, a.D.Machines)) })
+		err := a.retry(ctx, ms, func(c *Connection) error { return c.Agent.Facts(ctx, factsOf(a.D, ms, a.alloc)) })
 		if err == nil {
 			a.result.set(ms.Name, Confirmed, nil)
 		}

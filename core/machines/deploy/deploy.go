@@ -97,7 +97,8 @@ func (s *Session) makings(ctx context.Context, o *Object, alloc map[string]*Mach
 }
 
 // generationFor returns the number that the machines are brought to: what was
-// asked for, the newest where it is of the same object, else the next.
+// asked for, the newest or the current one where it is of the same object, else
+// the next.
 func (s *Session) generationFor(o *Object, asked int) int {
 	if asked > 0 {
 		return asked
@@ -108,6 +109,10 @@ func (s *Session) generationFor(o *Object, asked int) int {
 		if g := &s.D.Generations[n-1]; g.Object == o.Ref {
 			return g.Number
 		}
+	}
+	// After one that went wrong, what the machines have is still what it was.
+	if g := s.D.Current(); g != nil && g.Object == o.Ref {
+		return g.Number
 	}
 	return s.D.Next
 }

@@ -33,6 +33,7 @@ type fleet struct {
 	backend *fakeBackend
 	session *Session
 	images  int // how often they were built
+	pkgs    []store.Ref
 }
 
 // inFleet runs a test with a fleet of its own, in time that passes at once.
@@ -152,7 +153,7 @@ func (f *fleet) system(name string, s sys) store.Ref {
 		d, err := tree.Write(f.store.CAS())
 		f.must(err)
 		r := f.add(p, merkle.Node{Kind: merkle.Dir, Digest: d})
-		refs = append(refs, r)
+		refs, f.pkgs = append(refs, r), append(f.pkgs, r)
 		place("usr/bin/"+p, n)
 		m.Packages = append(m.Packages, system.Package{Name: p, Version: s.packages[p], Label: "//p:" + p, Ref: system.StorePrefix + string(r)})
 	}
@@ -237,17 +238,7 @@ func (f *fleet) build(ctx context.Context) (*Images, error) {
 		return nil, err
 	}
 	defer s.Close()
-	all, err := f.store.Objects()
-	if err != nil {
-		return nil, err
-	}
-	var refs []store.Ref
-	for _, o := range all {
-		if o.Name == "base" {
-			refs = append(refs, o.Ref)
-		}
-	}
-	return &Images{Root: dir}, pack.Files(ctx, f.store, refs, func(b pack.Blob, c *cas.Store) error {
+	return &Images{Root: dir}, pack.Files(ctx, f.store, f.pkgs, func(b pack.Blob, c *cas.Store) error {
 		return copyBlob(c, s.CAS(), b.Digest)
 	})
 }

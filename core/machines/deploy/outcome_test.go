@@ -214,6 +214,10 @@ func TestOnWhileMaking(t *testing.T) {
 			t.Errorf("there are %s", got)
 		}
 		f.open()
+		if p := f.plan(o, func(o *Options) { o.On = []string{"m1"} }); !p.Empty() {
+			t.Errorf("the same again does something:\n%s", words(p))
+		}
+		f.open()
 		f.deploy(o)
 		f.settled(o, 1)
 	})

@@ -190,7 +190,7 @@ func planSystem(p *Plan, d *Deployment, want *Desired, om *ObjectMachine, ms *Ma
 	case confirmed == om.ref && mp.From == om.ref && !busy(s.Hello):
 		mp.SendBytes, mp.SendBlobs = 0, 0
 		return nil
-	case mp.From == om.ref && s.Hello.Active == want.Generation && busy(s.Hello):
+	case mp.From == om.ref && s.Hello.Active == want.Generation && busy(s.Hello) && s.Hello.Switch.Generation == want.Generation:
 		mp.System, mp.Why = SystemResume, "it has the system, and nobody has confirmed that it works"
 	case mp.From == om.ref && s.Hello.Confirmed == 0:
 		mp.System, mp.Why = SystemBoot, "it has booted the system, and nobody has confirmed that it works"

@@ -31,7 +31,7 @@ func (a *applier) copies(ctx context.Context) error {
 
 func (a *applier) stage(ctx context.Context, c *Connection, ms *MachineState, mp *MachinePlan) error {
 	a.doing(ms.Name, "staging")
-	return c.Agent.Stage(ctx, agent.Stage{Generation: a.plan.Generation, Ref: mp.To, Label: mp.Label, Facts: factsOf(a.D, ms, a.D.Machines)})
+	return c.Agent.Stage(ctx, agent.Stage{Generation: a.plan.Generation, Ref: mp.To, Label: mp.Label, Facts: factsOf(a.D, ms, a.alloc)})
 }
 
 // retry runs f over the machine's connection, and over a fresh one, from the

@@ -49,7 +49,7 @@ func (a *applier) writeSeed(ctx context.Context, path string, ms *MachineState, 
 		return err
 	}
 	_, err = seed.Write(ctx, path, a.Store, seed.Content{
-		Facts: factsOf(a.D, ms, a.D.Machines), Generation: a.plan.Generation, Label: om.Label, Ref: om.ref, Agent: program,
+		Facts: factsOf(a.D, ms, a.alloc), Generation: a.plan.Generation, Label: om.Label, Ref: om.ref, Agent: program,
 		Skip: func(d digest.Digest) bool { return a.files[d] },
 	})
 	return err
