@@ -390,7 +390,7 @@ func (f *fleet) end(t *testing.T) {
 	if t.Failed() {
 		for _, m := range []string{"one", "two"} {
 			short, done := context.WithTimeout(ctx, 30*time.Second)
-			t.Log(f.start(t, short, "ssh", m, "cat /tool/state/switch.json; journalctl -q --no-pager -n 60").end())
+			t.Log(f.start(t, short, "ssh", m, "cat /tool/state/switch.json; journalctl -q --no-pager -n 300 | grep -v sshd | tail -n 60").end())
 			done()
 		}
 	}

@@ -123,7 +123,7 @@ func (f *fleet) testBrokenUnit(t *testing.T) {
 	}
 	f.greets(t, "good day")
 	f.must(t, 32, []string{"check", "one"}, "the last deploy did not reach it")
-	f.must(t, 0, []string{"info"}, "Outdated", "there is no greeting")
+	f.must(t, 0, []string{"info"}, "Outdated", "greet.service has failed")
 	f.greet(t, "good evening")
 	f.deploy(t)
 	f.greets(t, "good evening")
@@ -145,7 +145,7 @@ func (f *fleet) testBrokenSSHD(t *testing.T) {
 	// Not only what is open already: the server starts with what is there.
 	f.ssh(t, "one", "sshd -t")
 	f.turn(t, func(k *knobs) { k.sshd = "" })
-	f.deploy(t)
+	f.deploy(t, "nothing to do") // it has that
 	f.sound(t)
 }
 

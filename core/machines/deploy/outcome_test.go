@@ -65,6 +65,11 @@ func TestUnitFails(t *testing.T) {
 		if r, err = f.try(f.t.Context(), bad); err != nil || r.of("m1").State != RolledBack || r.Plan.Generation != 2 {
 			t.Errorf("again: %s, %v", outcomes(r), err)
 		}
+		// What they have, deployed again, is no new generation.
+		f.deploy(one)
+		if f.d.Active != 1 || f.d.Target != 1 || f.d.Machines["m1"].Failure != "" {
+			t.Errorf("current %d, wanted %d, failure %q", f.d.Active, f.d.Target, f.d.Machines["m1"].Failure)
+		}
 		good := three(map[string]string{"m0": "two", "m1": "two", "m2": "two", "m3": "two"})
 		f.deploy(good)
 		f.settled(good, 3)
