@@ -143,6 +143,9 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// closeTime is how long a machine may take to agree to a command's end.
+const closeTime = 2 * time.Second
+
 // Run runs a command of the machine's shell to its end. Streams may be nil. A
 // command that fails gives an *ExitError.
 func (l *Link) Run(ctx context.Context, command string, stdin io.Reader, stdout, stderr io.Writer) error {
@@ -156,10 +159,18 @@ func (l *Link) Run(ctx context.Context, command string, stdin io.Reader, stdout,
 	if stderr == nil {
 		s.Stderr = &kept
 	}
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
-	err = s.Run(command)
-	if ctx.Err() != nil {
+	done := make(chan error, 1)
+	go func() { done <- s.Run(command) }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		s.Close()
+		select {
+		case <-done:
+		case <-time.After(closeTime): // it does not even answer that: all that runs over the connection ends
+			l.client.Close()
+			<-done
+		}
 		return ctx.Err()
 	}
 	return exitError(command, err, string(kept.b))
@@ -182,20 +193,29 @@ func exitError(command string, err error, stderr string) error {
 
 // Output runs a command and returns what it wrote, at most max bytes.
 func (l *Link) Output(ctx context.Context, command string, max int) ([]byte, error) {
-	var b limited
-	b.max = max
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// A command that goes on writing would wait for a reader for ever.
+	b := limited{max: max, full: cancel}
 	err := l.Run(ctx, command, nil, &b, nil)
+	if b.err != nil {
+		err = b.err
+	}
 	return b.b, err
 }
 
 type limited struct {
-	b   []byte
-	max int
+	b    []byte
+	max  int
+	full func()
+	err  error
 }
 
 func (l *limited) Write(p []byte) (int, error) {
 	if len(l.b)+len(p) > l.max {
-		return 0, fmt.Errorf("the machine answers with more than %d bytes", l.max)
+		l.err = fmt.Errorf("the machine answers with more than %d bytes", l.max)
+		l.full()
+		return 0, l.err
 	}
 	l.b = append(l.b, p...)
 	return len(p), nil
@@ -247,10 +267,9 @@ func (p *pipe) Read(b []byte) (int, error) {
 
 func (p *pipe) Write(b []byte) (int, error) { return p.in.Write(b) }
 
-func (p *pipe) Close() error {
-	p.in.Close()
-	return p.s.Close()
-}
+// Close may be called while another goroutine writes, which an end of the input
+// alone (in.Close) may not be.
+func (p *pipe) Close() error { return p.s.Close() }
 
 // Dial connects to an address as the machine sees it, through the machine.
 func (l *Link) Dial(network, address string) (net.Conn, error) {
