@@ -87,8 +87,8 @@ func (f *fleet) testPowerCut(t *testing.T) {
 
 func (f *fleet) testFullDisk(t *testing.T) {
 	before := f.current(t, "one")
-	// All but 16 MiB, of what root may take.
-	f.ssh(t, "one", "set -- $(stat -f -c '%f %S' /); fallocate -l $(($1 * $2 - (16 << 20))) /var/full")
+	// All but 16 MiB.
+	f.ssh(t, "one", "set -- $(stat -f -c '%a %S' /); fallocate -l $(($1 * $2 - (16 << 20))) /var/full")
 	f.turn(t, func(k *knobs) { k.ballast = true })
 	f.must(t, 51, deployPair, "MiB free and", "are needed")
 	f.must(t, 8|32, []string{"check", "one"})
