@@ -18,7 +18,7 @@ const MaxFile = 4 << 20
 
 const version = 1
 
-// Facts is one machine's, as JSON: docs/format.md describes it.
+// Facts is one machine's, as JSON: docs/machine.md describes it.
 type Facts struct {
 	Version    int    `json:"version"`
 	Deployment string `json:"deployment"` // UUID
