@@ -67,6 +67,7 @@ func setUp(e *testscript.Env) error {
 	}
 	e.Values[lastKey{}] = &last{}
 	e.Setenv("TOOL_STORE", store)
+	e.Setenv("TOOL_STATE", filepath.Join(e.WorkDir, ".state"))
 	e.Setenv("MIRROR", m.dir)
 	e.Setenv("PATH", filepath.Dir(shared.tool)+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	e.Setenv("TOOL", shared.tool)

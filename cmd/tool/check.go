@@ -94,7 +94,11 @@ func yesNo(b bool) string {
 }
 
 func checked(r *deploy.Checked) checkedMachine {
-	m := checkedMachine{Name: r.Machine, Exists: r.Exists, Up: r.Up, Reachable: r.Reachable, DiskOK: r.DiskOK, Units: r.FailedUnits, Drift: r.Drift, Notes: r.Notes}
+	none := []string{} // not null, for whoever reads the JSON
+	m := checkedMachine{
+		Name: r.Machine, Exists: r.Exists, Up: r.Up, Reachable: r.Reachable, DiskOK: r.DiskOK,
+		Units: append(none, r.FailedUnits...), Drift: append(none, r.Drift...), Notes: append(none, r.Notes...),
+	}
 	bit := func(wrong bool, b int) {
 		if wrong {
 			m.Code |= b

@@ -299,7 +299,7 @@ func runSavedPlan(c *cli.Context, file string) error {
 	}
 	p, err := deploy.ParsePlan(b)
 	if err != nil {
-		return usageError("--plan=%s: %v", file, err)
+		return usageError("--plan=%s is not what `tool plan -o` saves: %v", file, err)
 	}
 	book, err := openBook()
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -88,6 +89,9 @@ func runConsole(c *cli.Context) error {
 		return usageError("machines of backend %s have no console that is kept", d.Machines[name].Backend)
 	}
 	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return usageError("machine %s has no console yet: it was never started", name)
+	}
 	if err != nil {
 		return withCode(exitEnvironment, fmt.Errorf("console of %s: %w", name, err))
 	}

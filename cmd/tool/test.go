@@ -115,7 +115,7 @@ func buildTests(c *cli.Context) (root string, tests []*testRun, err error) {
 			return "", nil, err
 		}
 		if fs, ok := t.Group("deployment_test"); !ok || len(fs) != 1 {
-			return "", nil, usageError("%s is a test of another rule than deployment_test: this version does not run those", l)
+			return "", nil, usageError("%s is not a deployment_test, which is what this version runs; `tool query 'kind(deployment_test, //...)'` lists those there are", l)
 		}
 		words = append(words, l.String())
 	}

@@ -199,10 +199,7 @@ func (n *Network) Check() error {
 
 func (n *Network) prefix() (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(n.CIDR)
-	if err != nil {
-		return p, fmt.Errorf("network %s: %w", n.Name, err)
-	}
-	if !p.Addr().Is4() || p.Bits() > 29 || p.Bits() < 8 || p != p.Masked() {
+	if err != nil || !p.Addr().Is4() || p.Bits() > 29 || p.Bits() < 8 || p != p.Masked() {
 		return p, fmt.Errorf("network %s: %s is not an IPv4 network of /8 to /29, such as 192.168.56.0/24", n.Name, n.CIDR)
 	}
 	return p, nil

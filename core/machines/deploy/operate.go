@@ -94,6 +94,9 @@ func (s *Session) Start(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if !o.Exists {
+		return fmt.Errorf("it does not exist; `tool deploy -d %s` makes it", s.D.Name)
+	}
 	if !o.Complete {
 		return fmt.Errorf("it is not whole: %v; `tool deploy -d %s` makes it again", o.Problems, s.D.Name)
 	}
