@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -123,7 +124,7 @@ func (f *fleet) testBrokenCopy(t *testing.T) {
 		}
 	}
 	f.await(t, "it copies", 5*time.Minute, copying(""))
-	f.ssh(t, "one", "pkill -9 -f '^sshd: root'")
+	f.run(t, "ssh", "one", "pkill -9 -f '^sshd: root'") // which ends this one too
 	const lost = "the connection was lost"
 	f.await(t, "it copies again", 5*time.Minute, func() bool { return strings.Contains(r.err.String(), lost) && copying(lost)() })
 	pid := f.pid(t, "one")
@@ -217,4 +218,28 @@ func (f *fleet) gone(t *testing.T) {
 	if err != nil || len(nets) > 0 {
 		t.Errorf("files of the network are left: %v %v", nets, err)
 	}
+}
+
+// awaitPhase waits until a machine's switch is in the phase.
+func (f *fleet) awaitPhase(t *testing.T, machine, phase string) {
+	t.Helper()
+	f.await(t, "machine "+machine+"'s switch is "+phase, 5*time.Minute, func() bool {
+		r := f.run(t, "ssh", machine, "cat /tool/state/switch.json")
+		return r.code == 0 && strings.Contains(strings.ReplaceAll(r.out, " ", ""), `"phase":"`+phase+`"`)
+	})
+}
+
+// hold holds the next switch of machine one while its checks are made, until
+// release.
+func (f *fleet) hold(t *testing.T)    { t.Helper(); f.ssh(t, "one", "touch /run/hold") }
+func (f *fleet) release(t *testing.T) { t.Helper(); f.ssh(t, "one", "rm -f /run/hold") }
+
+// cutPower kills a machine's QEMU.
+func (f *fleet) cutPower(t *testing.T, machine string) {
+	t.Helper()
+	pid := f.pid(t, machine)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	f.await(t, "QEMU has ended", time.Minute, func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
 }

@@ -329,30 +329,6 @@ func (f *fleet) await(t *testing.T, what string, within time.Duration, so func()
 	}
 }
 
-// awaitPhase waits until a machine's switch is in the phase.
-func (f *fleet) awaitPhase(t *testing.T, machine, phase string) {
-	t.Helper()
-	f.await(t, "machine "+machine+"'s switch is "+phase, 5*time.Minute, func() bool {
-		r := f.run(t, "ssh", machine, "cat /tool/state/switch.json")
-		return r.code == 0 && strings.Contains(strings.ReplaceAll(r.out, " ", ""), `"phase":"`+phase+`"`)
-	})
-}
-
-// hold holds the next switch of machine one while its checks are made, until
-// release.
-func (f *fleet) hold(t *testing.T)    { t.Helper(); f.ssh(t, "one", "touch /run/hold") }
-func (f *fleet) release(t *testing.T) { t.Helper(); f.ssh(t, "one", "rm -f /run/hold") }
-
-// cutPower kills a machine's QEMU.
-func (f *fleet) cutPower(t *testing.T, machine string) {
-	t.Helper()
-	pid := f.pid(t, machine)
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	f.await(t, "QEMU has ended", time.Minute, func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
-}
-
 // pid is the process of a machine.
 func (f *fleet) pid(t *testing.T, machine string) int {
 	t.Helper()

@@ -9,9 +9,8 @@ import (
 
 // TestMachines deploys two machines, changes them, breaks them and what works
 // on them in every way that there is a hand for, and destroys them. They run in
-// QEMU without KVM, so one pair serves all scenarios, in this order.
-//
-//	TOOL_VM_KILLS=20    how often a deploy is killed (5)
+// QEMU without KVM, so one pair serves all scenarios, in this order. It takes a
+// quarter of an hour on two idle cores.
 func TestMachines(t *testing.T) {
 	if testing.Short() {
 		t.Skip("SKIPPED: -short runs no virtual machines")
