@@ -180,7 +180,7 @@ func (f *fleet) testPower(t *testing.T) {
 	}
 	f.greets(t, "slim")
 	f.sound(t)
-	f.must(t, 0, []string{"console", "one"}, "Linux version", "tool: ")
+	f.must(t, 0, []string{"console", "one"}, "tool: starting generation", "Welcome to Debian")
 	f.must(t, 0, []string{"logs", "one", "-u", "greet"}, "greet")
 }
 
