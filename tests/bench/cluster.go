@@ -14,7 +14,7 @@ import (
 )
 
 // locks pin what //cluster:marathon is made of.
-var locks = []string{"workspace/packages/debian.lock", "workspace/packages/go.lock"}
+var locks = []string{"workspace/packages/debian.lock", "workspace/packages/go.lock", "workspace/marathon/go.lock"}
 
 // cluster times the example with everything fetched beforehand, and beside it
 // dpkg-deb unpacking the same packages: the least that anyone has to do.

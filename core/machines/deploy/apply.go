@@ -32,16 +32,9 @@ type applier struct {
 	conns  *Connections
 	result *Result
 
-	mu        sync.Mutex // of result.Sent
 	filesOnce sync.Once
 	files     map[digest.Digest]bool // of the base image
 	filesErr  error
-}
-
-func (a *applier) addSent(n int64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.result.Sent += n
 }
 
 // moved tells how far a copy is.

@@ -52,6 +52,12 @@ func (r *Result) set(machine string, state OutcomeState, err error) {
 	r.Outcomes = append(r.Outcomes, Outcome{machine, state, err})
 }
 
+func (r *Result) addSent(n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.Sent += n
+}
+
 // of returns the machine's outcome, or nil.
 func (r *Result) of(machine string) *Outcome {
 	r.mu.Lock()

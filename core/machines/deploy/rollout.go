@@ -23,7 +23,7 @@ func (a *applier) copies(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("copy %s: %w", mp.To, err)
 			}
-			a.addSent(sent.Bytes)
+			a.result.addSent(sent.Bytes)
 			return a.stage(ctx, c, ms, mp)
 		})
 	})
