@@ -2,6 +2,7 @@ package qemu_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -66,14 +67,21 @@ func (f *fleet) machine(t *testing.T, name string) *deploy.Machine {
 	return m
 }
 
+// freePort returns a port that nobody listens at. It is none of those that the
+// kernel gives to whoever connects somewhere: such a one may be taken by the
+// time that QEMU wants it.
 func freePort(t *testing.T, addr string) int {
 	t.Helper()
-	l, err := net.Listen("tcp", addr+":0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 10000 + rand.IntN(12000)
+		l, err := net.Listen("tcp", net.JoinHostPort(addr, strconv.Itoa(port)))
+		if err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 func newBackend() *qemu.Backend {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 )
 
 // killer ends the controller at the nth point of a deploy: what it writes to
@@ -53,6 +54,9 @@ func (k *killer) run(o *Object, change ...func(*Options)) bool {
 	r, err := k.f.try(ctx, o, change...)
 	k.f.backend.setHook(nil)
 	k.cuts.Wait()
+	// What was on its way when the controller ended is still done: a switch may
+	// begin. Nobody starts the next controller that fast.
+	synctest.Wait()
 	if k.state == nil {
 		k.f.must(err)
 		if r.Bad() > 0 {
