@@ -62,7 +62,7 @@ func (b *Backend) start(ctx context.Context, m *deploy.Machine) error {
 	if err := b.prepare(m, c); err != nil {
 		return err
 	}
-	if err := c.checkPorts(); err != nil {
+	if err := c.checkPorts(ctx); err != nil {
 		return err
 	}
 	if err := writeFile(running, nil); err != nil {
@@ -111,15 +111,32 @@ func (b *Backend) prepare(m *deploy.Machine, c *config) error {
 	return os.Rename(link+tmpSuffix, link)
 }
 
+// portGrace is how long a port may still be taken: of a process that was just
+// killed, the kernel closes what it listened at a moment after it has gone.
+const portGrace = 3 * time.Second
+
 // checkPorts finds out before QEMU does, which says less.
-func (c *config) checkPorts() error {
+func (c *config) checkPorts(ctx context.Context) error {
 	addrs := []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(c.SSHPort))}
 	for _, f := range c.Forwards {
 		addrs = append(addrs, net.JoinHostPort(c.HostAddr, strconv.Itoa(f.Port)))
 	}
+	end := time.Now().Add(portGrace)
 	for _, a := range addrs {
-		if err := checkPort(a); err != nil {
-			return err
+		err := checkPort(a)
+		for errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end) {
+			if err := pause(ctx, 20*time.Millisecond); err != nil {
+				return err
+			}
+			err = checkPort(a)
+		}
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE):
+			return fmt.Errorf("the port %s of this host is taken by another program: end that, or choose another port", a)
+		case errors.Is(err, syscall.EACCES):
+			return fmt.Errorf("the port %s of this host needs privileges: choose one from 1024 on", a)
+		case err != nil:
+			return fmt.Errorf("the port %s of this host: %w", a, err)
 		}
 	}
 	return nil
@@ -127,13 +144,8 @@ func (c *config) checkPorts() error {
 
 func checkPort(addr string) error {
 	l, err := net.Listen("tcp", addr)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("the port %s of this host is taken by another program: end that, or choose another port", addr)
-	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("the port %s of this host needs privileges: choose one from 1024 on", addr)
-	case err != nil:
-		return fmt.Errorf("the port %s of this host: %w", addr, err)
+	if err != nil {
+		return err
 	}
 	return l.Close()
 }
