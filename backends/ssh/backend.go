@@ -8,12 +8,16 @@
 package ssh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,7 +32,10 @@ type Backend struct {
 	Binary *deploy.Binary
 }
 
-var _ deploy.Backend = (*Backend)(nil)
+var (
+	_ deploy.Backend = (*Backend)(nil)
+	_ deploy.Adopter = (*Backend)(nil)
+)
 
 // stepAdopt is the only step there is.
 const stepAdopt = "adopt"
@@ -36,36 +43,66 @@ const stepAdopt = "adopt"
 // dialTimeout is how long a connection may take to be made.
 const dialTimeout = 10 * time.Second
 
-// Settings of a machine, in machine(backends = {"ssh": {…}}).
+// name is what deployments call this backend.
+const name = "ssh"
+
+// Settings of a machine, in machine(backends = {"ssh": […]}).
 const (
 	settingHost     = "host"     // name or address; must be given
 	settingPort     = "port"     // default 22
 	settingIdentity = "identity" // file with a private key that root accepts, for adopting; default ~/.ssh/id_ed25519
+	settingHostKey  = "host_key" // its public host key; must be given, for nobody is trusted on first use
+	settingAddress  = "address"  // in the machines' own network, where host is no address or another one
 )
 
+var known = []string{settingAddress, settingHost, settingHostKey, settingIdentity, settingPort}
+
 // Name implements deploy.Backend.
-func (b *Backend) Name() string { return deploy.BackendSSH }
+func (b *Backend) Name() string { return name }
 
 // Usable implements deploy.Backend: what is needed is on the machines.
 func (b *Backend) Usable(context.Context) error { return nil }
 
-func address(m *deploy.Machine) (string, error) {
-	host, port := m.Settings[settingHost], m.Settings[settingPort]
-	if host == "" {
-		return "", fmt.Errorf(`machine %s has no host: say where it is with backends = {"ssh": {"host": "…", "host_key": "ssh-ed25519 …"}}`, m.Name)
+// Identity implements deploy.Adopter.
+func (b *Backend) Identity(settings map[string]string) (deploy.Identity, error) {
+	var id deploy.Identity
+	for _, k := range slices.Sorted(maps.Keys(settings)) {
+		if !slices.Contains(known, k) {
+			return id, fmt.Errorf("backends: ssh has no setting %q; it has %s", k, strings.Join(known, ", "))
+		}
 	}
-	if port == "" {
-		port = "22"
+	id = deploy.Identity{Host: settings[settingHost], HostKey: settings[settingHostKey]}
+	if _, err := address(settings); err != nil {
+		return id, err
+	}
+	if id.HostKey == "" {
+		return id, errors.New(`it has no host_key: say it with backends = {"ssh": ["host_key=ssh-ed25519 …"]}; ssh-keyscan shows it, and whoever set the machine up can tell whether it is right`)
+	}
+	if err := link.CheckHostKey(id.HostKey); err != nil {
+		return id, fmt.Errorf("backends: ssh: host_key: %w", err)
+	}
+	text := cmp.Or(settings[settingAddress], id.Host)
+	var err error
+	if id.Address, err = netip.ParseAddr(text); err != nil {
+		return id, fmt.Errorf("%q is not an IP address: give host as one, or address beside it, for the others' /etc/hosts", text)
+	}
+	return id, nil
+}
+
+func address(settings map[string]string) (string, error) {
+	host, port := settings[settingHost], cmp.Or(settings[settingPort], "22")
+	if host == "" {
+		return "", errors.New(`it has no host: say where it is with backends = {"ssh": ["host=…", "host_key=ssh-ed25519 …"]}`)
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-		return "", fmt.Errorf("machine %s: %q is not a port", m.Name, port)
+		return "", fmt.Errorf("backends: ssh: %q is not a port", port)
 	}
 	return net.JoinHostPort(host, port), nil
 }
 
 // Dial implements deploy.Backend.
 func (b *Backend) Dial(ctx context.Context, m *deploy.Machine) (net.Conn, error) {
-	addr, err := address(m)
+	addr, err := address(m.Settings)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +114,7 @@ func (b *Backend) Console(*deploy.Machine) string { return "" }
 
 // Observe implements deploy.Backend.
 func (b *Backend) Observe(ctx context.Context, m *deploy.Machine) (*deploy.Observed, error) {
-	addr, err := address(m)
+	addr, err := address(m.Settings)
 	if err != nil {
 		return nil, err
 	}
@@ -173,9 +210,6 @@ func preflight(ctx context.Context, l *link.Link) error {
 // connect uses the deployment's key where it is authorized already, else the
 // user's own.
 func (b *Backend) connect(ctx context.Context, m *deploy.Machine) (*link.Link, error) {
-	if m.Settings[deploy.SettingHostKey] == "" {
-		return nil, fmt.Errorf(`machine %s has no host_key: say it with backends = {"ssh": {"host_key": "ssh-ed25519 …"}}; ssh-keyscan shows it, and whoever set the machine up can tell whether it is right`, m.Name)
-	}
 	keys := []string{m.Key}
 	own, err := identity(m)
 	if err == nil {
@@ -187,7 +221,7 @@ func (b *Backend) connect(ctx context.Context, m *deploy.Machine) (*link.Link, e
 		if derr != nil {
 			return nil, derr
 		}
-		l, cerr := link.Connect(ctx, conn, link.Config{User: "root", Key: key, HostKey: m.Settings[deploy.SettingHostKey]})
+		l, cerr := link.Connect(ctx, conn, link.Config{User: "root", Key: key, HostKey: m.Settings[settingHostKey]})
 		if cerr == nil {
 			return l, nil
 		}

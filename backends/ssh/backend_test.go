@@ -73,11 +73,33 @@ func TestObserve(t *testing.T) {
 	}
 }
 
-// No machine is trusted on first use.
-func TestHostKeyIsNeeded(t *testing.T) {
-	err := (&Backend{}).Do(context.Background(), machine(map[string]string{"host": "127.0.0.1"}, false), deploy.Step{Kind: stepAdopt})
-	if err == nil || !strings.Contains(err.Error(), "has no host_key") {
-		t.Errorf("error %v, want one about host_key", err)
+// No machine is trusted on first use, and no setting is misread in silence.
+func TestIdentity(t *testing.T) {
+	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0lYzdzRyEPKmyWWLM4DKFRNV2dDCT1tZZPTX8O9e8r"
+	for _, c := range []struct {
+		name     string
+		settings map[string]string
+		want     string // address, or what the error says
+	}{
+		{"whole", map[string]string{"host": "10.0.0.7", "host_key": key}, "10.0.0.7"},
+		{"by name", map[string]string{"host": "db.example", "address": "10.1.0.7", "host_key": key, "port": "2222", "identity": "/k"}, "10.1.0.7"},
+		{"nothing", nil, "it has no host:"},
+		{"no host key", map[string]string{"host": "10.0.0.7"}, "it has no host_key"},
+		{"another key", map[string]string{"host": "10.0.0.7", "host_key": "ssh-rsa AAAA"}, "is not a public key like"},
+		{"name only", map[string]string{"host": "db.example", "host_key": key}, "is not an IP address"},
+		{"port", map[string]string{"host": "10.0.0.7", "host_key": key, "port": "ssh"}, `"ssh" is not a port`},
+		{"unknown", map[string]string{"host": "10.0.0.7", "host_key": key, "user": "me"}, `no setting "user"; it has address, host, `},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			id, err := (&Backend{}).Identity(c.settings)
+			got := id.Address.String()
+			if err != nil {
+				got = err.Error()
+			}
+			if !strings.Contains(got, c.want) {
+				t.Errorf("%s, want %s", got, c.want)
+			}
+		})
 	}
 }
 

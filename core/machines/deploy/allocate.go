@@ -32,19 +32,17 @@ const (
 	firstHost    = 10 // number of the first machine in its network
 )
 
-// Allocate returns the machine's state where it has one, else a new one. It
-// does not change d.
-func (a *Allocator) Allocate(d *Deployment, o *Object, m *ObjectMachine, backend string, taken map[string]*MachineState) (*MachineState, error) {
-	if have := d.Machines[m.Name]; have != nil {
+// Allocate returns the machine's state where it has one, else a new one. adopter
+// is its backend where that is one, else nil. It does not change d.
+func (a *Allocator) Allocate(d *Deployment, o *Object, m *ObjectMachine, backend string, adopter Adopter, taken map[string]*MachineState) (*MachineState, error) {
+	have := d.Machines[m.Name]
+	if adopter != nil {
+		return adopted(d, m, backend, adopter, have)
+	}
+	if have != nil {
 		c := *have
 		c.Hardware, c.Settings, c.Forwards = m.Hardware, m.Settings[backend], o.forwards(m.Name)
-		if backend == BackendSSH {
-			c.HostKeyPub = c.Settings[SettingHostKey]
-		}
 		return &c, nil
-	}
-	if backend == BackendSSH {
-		return adoptedState(d, m)
 	}
 	prefix, err := d.Network.prefix()
 	if err != nil {
@@ -73,19 +71,19 @@ func (a *Allocator) Allocate(d *Deployment, o *Object, m *ObjectMachine, backend
 	return ms, nil
 }
 
-// adoptedState is of a machine whose address, keys and hardware are its own.
-func adoptedState(d *Deployment, m *ObjectMachine) (*MachineState, error) {
-	s := m.Settings[BackendSSH]
-	ms := &MachineState{Name: m.Name, Backend: BackendSSH, Hardware: m.Hardware, Settings: s, MachineID: hash(d.UUID, m.Name, "machine-id")[:32], HostKeyPub: s[SettingHostKey]}
-	text := s["address"] // in the machines' own network, where that is another
-	if text == "" {
-		text = s["host"]
-	}
-	addr, err := netip.ParseAddr(text)
+// adopted is the state of a machine whose address, keys and hardware are its own.
+func adopted(d *Deployment, m *ObjectMachine, backend string, adopter Adopter, have *MachineState) (*MachineState, error) {
+	id, err := adopter.Identity(m.Settings[backend])
 	if err != nil {
-		return nil, fmt.Errorf("machine %s: %q is not an IP address: give host as one, or address beside it, for the others' /etc/hosts", m.Name, text)
+		return nil, fmt.Errorf("machine %s: %w", m.Name, err)
 	}
-	ms.Address = netip.PrefixFrom(addr, addr.BitLen())
+	ms := &MachineState{Name: m.Name, Backend: backend, MachineID: hash(d.UUID, m.Name, "machine-id")[:32]}
+	if have != nil {
+		*ms = *have
+	}
+	ms.Adopted, ms.Host, ms.HostKeyPub = true, id.Host, id.HostKey
+	ms.Address = netip.PrefixFrom(id.Address, id.Address.BitLen())
+	ms.Hardware, ms.Settings = m.Hardware, m.Settings[backend]
 	return ms, nil
 }
 
@@ -155,7 +153,7 @@ func factsOf(d *Deployment, m *MachineState, all map[string]*MachineState) *fact
 		Version: 1, Deployment: d.UUID, Machine: m.Name, MachineID: m.MachineID,
 		AuthorizedKeys: []string{d.KeyPublic}, HostKey: m.HostKey, HostKeyPublic: m.HostKeyPub, Firmware: m.Hardware.Firmware,
 	}
-	if m.Backend == BackendSSH {
+	if m.Adopted {
 		f.Adopted = true
 	} else {
 		f.Interfaces = []facts.Interface{{Name: "control", MAC: m.ControlMAC}, {Name: "cluster", MAC: m.ClusterMAC, Address: m.Address}}

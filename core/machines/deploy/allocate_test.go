@@ -37,16 +37,16 @@ func TestAllocate(t *testing.T) {
 	other := provisional(t, "o", "10.9.0.0/16")
 	o := objectOf(200)
 	a := &Allocator{Others: []*Deployment{other}}
-	others, err := Allocations(a, other, o)
+	others, err := Allocations(a, other, o, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	other.Machines = others
-	got, err := Allocations(a, d, o)
+	got, err := Allocations(a, d, o, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := Allocations(a, d, o)
+	again, err := Allocations(a, d, o, nil)
 	if err != nil || !reflect.DeepEqual(got, again) {
 		t.Errorf("allocated again it is another: %v", err)
 	}
@@ -82,13 +82,13 @@ func TestAllocate(t *testing.T) {
 func TestAllocateKeeps(t *testing.T) {
 	d := provisional(t, "c", "10.9.0.0/24")
 	a := &Allocator{}
-	first, err := Allocations(a, d, objectOf(3))
+	first, err := Allocations(a, d, objectOf(3), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.Machines = maps.Clone(first)
 	delete(d.Machines, "m1")
-	second, err := Allocations(a, d, objectOf(5))
+	second, err := Allocations(a, d, objectOf(5), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,14 +101,14 @@ func TestAllocateKeeps(t *testing.T) {
 
 func TestAllocateErrors(t *testing.T) {
 	d := provisional(t, "c", "10.9.0.0/29")
-	if got, err := Allocations(&Allocator{}, d, objectOf(5)); err != nil || len(got) != 5 {
+	if got, err := Allocations(&Allocator{}, d, objectOf(5), nil); err != nil || len(got) != 5 {
 		t.Errorf("five machines in a /29: %v", err)
 	}
-	if _, err := Allocations(&Allocator{}, d, objectOf(6)); err == nil || !strings.Contains(err.Error(), "larger cidr") {
+	if _, err := Allocations(&Allocator{}, d, objectOf(6), nil); err == nil || !strings.Contains(err.Error(), "larger cidr") {
 		t.Errorf("six machines in a /29: %v", err)
 	}
 	busy := &Allocator{Busy: func(port int) bool { return port%2 == 0 }}
-	got, err := Allocations(busy, d, objectOf(5))
+	got, err := Allocations(busy, d, objectOf(5), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestAllocateErrors(t *testing.T) {
 		}
 	}
 	full := &Allocator{Busy: func(int) bool { return true }}
-	if _, err := Allocations(full, d, objectOf(1)); err == nil || !strings.Contains(err.Error(), "no TCP port") {
+	if _, err := Allocations(full, d, objectOf(1), nil); err == nil || !strings.Contains(err.Error(), "no TCP port") {
 		t.Errorf("no port is free: %v", err)
 	}
 }

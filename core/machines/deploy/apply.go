@@ -47,7 +47,7 @@ func (a *applier) moved(machine, text string, done, total int64) {
 func (a *applier) begin() error {
 	d := a.D
 	for name, ms := range a.alloc {
-		if ms.HostKey == "" && ms.Backend != BackendSSH {
+		if ms.HostKey == "" && !ms.Adopted {
 			var err error
 			if ms.HostKey, ms.HostKeyPub, err = newKey(name); err != nil {
 				return err

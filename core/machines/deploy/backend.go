@@ -63,13 +63,6 @@ type Machine struct {
 	Emulator string // tree of an environment with the emulator and its firmware
 }
 
-// BackendSSH is the name of the backend of machines that were there before, and
-// SettingHostKey of that setting of theirs which the controller needs too.
-const (
-	BackendSSH     = "ssh"
-	SettingHostKey = "host_key"
-)
-
 // Hardware is what a machine has.
 type Hardware struct {
 	Memory   int    `json:"memory"` // MiB
@@ -130,6 +123,20 @@ type Step struct {
 	Kind        string `json:"kind"`
 	Text        string `json:"text"`
 	Destructive bool   `json:"destructive,omitempty"` // data on the machine's disk is lost
+}
+
+// Adopter is a Backend of machines that were there before: it takes no images,
+// and who they are is not allocated but theirs.
+type Adopter interface {
+	// Identity reads who a machine is from its settings. It does no I/O.
+	Identity(settings map[string]string) (Identity, error)
+}
+
+// Identity is what an adopted machine brings along.
+type Identity struct {
+	Host    string     // name or address at which this host reaches it
+	Address netip.Addr // at which the deployment's other machines do
+	HostKey string     // public, as known_hosts has it; "" where it is not said
 }
 
 // Cutter is a Backend that can cut a machine's power, for tests of what happens

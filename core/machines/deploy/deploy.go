@@ -42,7 +42,7 @@ func (s *Session) Preview(ctx context.Context, o *Object, opt *Options) (*Plan, 
 }
 
 func (s *Session) preview(ctx context.Context, o *Object, opt *Options, conns *Connections) (*Plan, map[string]*MachineState, error) {
-	alloc, err := Allocations(opt.Allocator, s.D, o)
+	alloc, err := Allocations(opt.Allocator, s.D, o, s.Backends)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -79,7 +79,7 @@ func (s *Session) makings(ctx context.Context, o *Object, alloc map[string]*Mach
 	for name, ms := range alloc {
 		m := s.D.machine(ms)
 		out[name] = m
-		if seen[name].Backend.State == StateRunning {
+		if ms.Adopted || seen[name].Backend.State == StateRunning {
 			continue
 		}
 		ref := ms.Confirmed
@@ -307,7 +307,7 @@ func (a *applier) material(ctx context.Context, m *Machine, ms *MachineState, om
 	}
 	// One that goes on running is not told of a kernel: it would be a reason to
 	// start it again.
-	if !restarts(mp) {
+	if ms.Adopted || !restarts(mp) {
 		return nil
 	}
 	if err := a.bootFrom(ctx, m, ref); err != nil {

@@ -47,8 +47,10 @@ type Deployment struct {
 type MachineState struct {
 	Name       string            `json:"name"`
 	Backend    string            `json:"backend"`
-	ID         string            `json:"id"`   // the backend's name for it
-	Made       bool              `json:"made"` // it was complete once; its disk may hold data
+	ID         string            `json:"id"`                // the backend's name for it
+	Made       bool              `json:"made"`              // it was complete once; its disk may hold data
+	Adopted    bool              `json:"adopted,omitempty"` // it was there before
+	Host       string            `json:"host,omitempty"`    // at which this host reaches it, where it is not HostAddr
 	Hardware   Hardware          `json:"hardware"`
 	Settings   map[string]string `json:"settings,omitempty"`
 	MachineID  string            `json:"machine_id"`

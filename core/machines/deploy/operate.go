@@ -11,8 +11,8 @@ import (
 
 // Reach returns the address at which this host reaches the machine.
 func (m *MachineState) Reach() string {
-	if h := m.Settings["host"]; m.Backend == BackendSSH && h != "" {
-		return h
+	if m.Host != "" {
+		return m.Host
 	}
 	if m.HostAddr.IsValid() {
 		return m.HostAddr.String()
@@ -133,7 +133,7 @@ func (s *Session) Stop(ctx context.Context, name string) error {
 func (s *Session) Reboot(ctx context.Context, name string, hard bool) error {
 	ms := s.D.Machines[name]
 	// Where the backend loads the kernel, another one takes another start.
-	if hard || ms.Hardware.Firmware == "direct" && ms.Boot != ms.Confirmed {
+	if hard || !ms.Adopted && ms.Hardware.Firmware == "direct" && ms.Boot != ms.Confirmed {
 		if err := s.Stop(ctx, name); err != nil {
 			return err
 		}

@@ -67,6 +67,7 @@ type MachinePlan struct {
 	Name     string   `json:"name"`
 	Label    string   `json:"label,omitempty"`
 	Backend  string   `json:"backend,omitempty"`
+	Adopted  bool     `json:"adopted,omitempty"` // it was there before
 	Resource string   `json:"resource"`
 	Steps    []Step   `json:"steps,omitempty"` // of the backend
 	Address  string   `json:"address,omitempty"`
@@ -120,7 +121,7 @@ func (p *Plan) Creates() bool {
 	for i := range p.Machines {
 		switch p.Machines[i].Resource {
 		case ResourceCreate, ResourceReplace, ResourceMend:
-			if p.Machines[i].Backend != BackendSSH { // those are there already
+			if !p.Machines[i].Adopted { // those are there already
 				return true
 			}
 		}

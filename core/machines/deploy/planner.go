@@ -127,7 +127,7 @@ func planMachine(p *Plan, d *Deployment, want *Desired, om *ObjectMachine, s *Si
 		return nil, fmt.Errorf("there is no backend %q", ms.Backend)
 	}
 	mp := &MachinePlan{
-		Name: om.Name, Label: om.Label, Backend: ms.Backend, Resource: ResourceKeep, Hardware: om.Hardware, To: om.ref, System: SystemKeep,
+		Name: om.Name, Label: om.Label, Backend: ms.Backend, Adopted: ms.Adopted, Resource: ResourceKeep, Hardware: om.Hardware, To: om.ref, System: SystemKeep,
 		ClosureBytes: s.ClosureBytes, SendBytes: s.SendBytes, SendBlobs: s.SendBlobs,
 	}
 	var err error
@@ -242,7 +242,7 @@ func planRemoval(p *Plan, d *Deployment, want *Desired, ms *MachineState, s *Sig
 
 // Allocations gives every machine of the object its state: the one it has, or
 // a new one. It does not change d.
-func Allocations(a *Allocator, d *Deployment, o *Object) (map[string]*MachineState, error) {
+func Allocations(a *Allocator, d *Deployment, o *Object, backends map[string]Backend) (map[string]*MachineState, error) {
 	out := map[string]*MachineState{}
 	taken := map[string]*MachineState{}
 	maps.Copy(taken, d.Machines)
@@ -252,7 +252,8 @@ func Allocations(a *Allocator, d *Deployment, o *Object) (map[string]*MachineSta
 		if have := d.Machines[m.Name]; have != nil {
 			backend = have.Backend
 		}
-		ms, err := a.Allocate(d, o, m, backend, taken)
+		adopter, _ := backends[backend].(Adopter)
+		ms, err := a.Allocate(d, o, m, backend, adopter, taken)
 		if err != nil {
 			return nil, err
 		}

@@ -275,3 +275,12 @@ func (p *pipe) Close() error { return p.s.Close() }
 func (l *Link) Dial(network, address string) (net.Conn, error) {
 	return l.client.Dial(network, address)
 }
+
+// CheckHostKey reports why a line cannot be the host key of a Config.
+func CheckHostKey(line string) error {
+	k, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+	if err != nil || k.Type() != ssh.KeyAlgoED25519 {
+		return fmt.Errorf("%q is not a public key like `ssh-ed25519 AAAA…`", clip(line, 40))
+	}
+	return nil
+}
