@@ -1,5 +1,6 @@
 // Package ssh takes machines that are there already: any Debian with systemd
-// that root can reach. It makes and destroys nothing.
+// that root can reach. It makes and destroys nothing; a machine that is
+// destroyed is given back.
 //
 // The first step adopts a machine: the agent is put below /tool, what was there
 // becomes generation 0, and the deployment's key is authorized for root. From
@@ -37,8 +38,11 @@ var (
 	_ deploy.Adopter = (*Backend)(nil)
 )
 
-// stepAdopt is the only step there is.
-const stepAdopt = "adopt"
+// The steps.
+const (
+	stepAdopt   = "adopt"
+	stepRelease = "release"
+)
 
 // dialTimeout is how long a connection may take to be made.
 const dialTimeout = 10 * time.Second
@@ -135,7 +139,13 @@ func (b *Backend) Observe(ctx context.Context, m *deploy.Machine) (*deploy.Obser
 func (b *Backend) Plan(m *deploy.Machine, o *deploy.Observed, g deploy.Goal) ([]deploy.Step, error) {
 	switch g {
 	case deploy.Absent:
-		return nil, nil // it stays; only its deployment forgets it
+		if !m.Made {
+			return nil, nil // nothing was done to it
+		}
+		if o.State != deploy.StateRunning {
+			return nil, fmt.Errorf("machine %s at %s cannot be reached, and not be given back therefore: %s; `tool destroy --forget` only forgets it", m.Name, o.ID, strings.Join(o.Problems, "; "))
+		}
+		return []deploy.Step{{Kind: stepRelease, Text: "give " + o.ID + " back: generation 0, with its own /usr and /etc, without agent, store and the deployment's key; what services wrote below /var stays"}}, nil
 	case deploy.Stopped:
 		return nil, fmt.Errorf("machine %s is not tool's to stop: shut it down yourself (tool ssh %s poweroff)", m.Name, m.Name)
 	}
@@ -145,14 +155,21 @@ func (b *Backend) Plan(m *deploy.Machine, o *deploy.Observed, g deploy.Goal) ([]
 	if o.Complete {
 		return nil, nil
 	}
-	return []deploy.Step{{Kind: stepAdopt, Text: "adopt " + o.ID + ": put the agent below /tool, keep its /usr as generation 0, authorize the deployment's key in /root/.ssh/authorized_keys"}}, nil
+	return []deploy.Step{{Kind: stepAdopt, Text: "adopt " + o.ID + ": agent and store below /tool; its /usr and what the system replaces in /etc wait in /tool/generation-0; the deployment's key in /root/.ssh/authorized_keys; the unit tool-agent-boot.service"}}, nil
 }
 
 // Do implements deploy.Backend.
 func (b *Backend) Do(ctx context.Context, m *deploy.Machine, s deploy.Step) error {
-	if s.Kind != stepAdopt {
-		return fmt.Errorf("the ssh backend has no step %q", s.Kind)
+	switch s.Kind {
+	case stepAdopt:
+		return b.adopt(ctx, m)
+	case stepRelease:
+		return b.release(ctx, m)
 	}
+	return fmt.Errorf("the ssh backend has no step %q", s.Kind)
+}
+
+func (b *Backend) adopt(ctx context.Context, m *deploy.Machine) error {
 	l, err := b.connect(ctx, m)
 	if err != nil {
 		return err
@@ -173,6 +190,55 @@ func (b *Backend) Do(ctx context.Context, m *deploy.Machine, s deploy.Step) erro
 	m.Made = true
 	return nil
 }
+
+// release brings a machine back to what it was before. Its sshd is restarted on
+// the way, so the connection may be lost; everything may be asked for again.
+func (b *Backend) release(ctx context.Context, m *deploy.Machine) error {
+	var err error
+	for range 3 {
+		var l *link.Link
+		if l, err = b.connect(ctx, m); err != nil {
+			return err
+		}
+		err = l.Run(ctx, giveBack, nil, nil, nil)
+		if err == nil {
+			// Over the same connection: the key is what let us in.
+			err = l.Run(ctx, forget, strings.NewReader(m.AuthorizedKey+"\n"), nil, nil)
+		}
+		l.Close()
+		if err == nil {
+			m.Made = false
+			return nil
+		}
+		if errors.As(err, new(*link.ExitError)) || ctx.Err() != nil {
+			break
+		}
+	}
+	return err
+}
+
+// giveBack goes to generation 0 and releases the machine. It is done where /usr
+// is a folder.
+const giveBack = `set -e
+test -L /usr || test -e /tool/generation-0/usr || exit 0
+case $(readlink /tool/current) in
+generation-0) ;;
+*) /tool/agent/current/tool agent rollback 0 >&2 ;;
+esac
+/tool/agent/current/tool agent release`
+
+// forget removes a line from root's keys, by rename, and what is below /tool.
+const forget = `set -e
+umask 077
+read -r key
+f=$HOME/.ssh/authorized_keys
+if grep -qxF "$key" "$f"; then
+    cp -p "$f" "$f.tool"
+    grep -vxF "$key" "$f" > "$f.tool" || test $? = 1
+    sync "$f.tool"
+    mv "$f.tool" "$f"
+fi
+test -L /usr || rm -rf /tool`
 
 // authorize adds a line to root's keys, once, and by rename.
 const authorize = `set -e

@@ -47,6 +47,9 @@ func agentCommand() *cli.Command {
 			sub("adopt", "take over a Debian machine that was set up otherwise", " ",
 				"Nothing changes for what runs: the machine's own /usr becomes generation 0, and `tool agent rollback 0` gives it back.\nIt takes systemd and a merged /usr on the root file system.",
 				runAgentAdopt),
+			sub("release", "give back a machine that was taken over, once it is at generation 0", " ",
+				"Its own /usr is a folder again, and nothing of tool is started any more. What is left below /tool may be removed then.",
+				runAgentRelease),
 		},
 	}
 }
@@ -139,6 +142,8 @@ func runAgentAdopt(c *cli.Context, m *activate.Machine) error {
 	}
 	return m.Adopt(c.Context, exe)
 }
+
+func runAgentRelease(c *cli.Context, m *activate.Machine) error { return m.Release(c.Context) }
 
 func runAgentGC(c *cli.Context, m *activate.Machine) error {
 	got, err := m.GC(c.Context, c.Int("keep"))

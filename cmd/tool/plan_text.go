@@ -91,6 +91,12 @@ func resourceText(p *deploy.Plan, m *deploy.MachinePlan) string {
 			parts = append(parts, "from here "+m.HostAddr)
 		}
 	}
+	if m.Adopted && m.Resource == deploy.ResourceCreate {
+		parts = nil
+		for _, s := range m.Steps {
+			parts = append(parts, s.Text)
+		}
+	}
 	if m.Why != "" && m.System != deploy.SystemUnseen {
 		parts = append(parts, m.Why)
 	}
@@ -113,7 +119,11 @@ func systemText(p *deploy.Plan, m *deploy.MachinePlan) string {
 	var s string
 	switch m.System {
 	case deploy.SystemBoot:
-		s = fmt.Sprintf("boots %s (closure %s)", m.To, bytesize(m.ClosureBytes))
+		how := "boots"
+		if m.Adopted {
+			how = "switches to"
+		}
+		s = fmt.Sprintf("%s %s (closure %s)", how, m.To, bytesize(m.ClosureBytes))
 	case deploy.SystemSwitch:
 		how := map[string]string{"switch": "switches", "boot": "goes at its next boot", "test": "switches until its next boot"}[p.Mode]
 		s = fmt.Sprintf("%s to %s (closure %s, %s in %s to send)", how, m.To, bytesize(m.ClosureBytes), bytesize(m.SendBytes), count(m.SendBlobs, "blob"))

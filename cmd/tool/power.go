@@ -101,11 +101,12 @@ func failures(c *cli.Context, names []string, errs map[string]error) error {
 func destroyCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "destroy",
-		Usage:       "remove machines with their data; what was built stays",
+		Usage:       "remove machines with their data; adopted ones are given back as they were; what was built stays",
 		ArgsUsage:   "[MACHINE...]",
 		Description: "Asks before it does so, on a terminal.",
-		Flags:       []cli.Flag{deploymentFlag(), &cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"}, progressFlag()},
-		Action:      runDestroy,
+		Flags: []cli.Flag{deploymentFlag(), &cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
+			&cli.BoolFlag{Name: "forget", Usage: "leave adopted machines as they are, such as those that are gone"}, progressFlag()},
+		Action: runDestroy,
 	}
 }
 
@@ -133,7 +134,7 @@ func runDestroy(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	errs := s.DestroyAll(c.Context, names)
+	errs := s.DestroyAll(c.Context, names, c.Bool("forget"))
 	v.Close()
 	return failures(c, names, errs)
 }

@@ -265,7 +265,7 @@ func clearDeployment(c *cli.Context, book *deploy.Book, name string) error {
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(c.Context), 5*time.Minute)
 	defer stop()
-	for n, err := range session.DestroyAll(ctx, d.MachineNames()) {
+	for n, err := range session.DestroyAll(ctx, d.MachineNames(), false) {
 		return fmt.Errorf("destroying %s: %w", n, err)
 	}
 	if _, err := s.Rotate(d.RootPrefix(), 0); err != nil {

@@ -26,7 +26,10 @@ func (m *Machine) Adopted() bool {
 
 // adoptUnit goes on with an unfinished switch when the machine's own system has
 // started it.
-const adoptUnit = `[Unit]
+const (
+	adoptService = "etc/systemd/system/tool-agent-boot.service"
+	adoptWants   = "etc/systemd/system/multi-user.target.wants/tool-agent-boot.service"
+	adoptUnit    = `[Unit]
 Description=Ends what a restart interrupted of a switch between generations
 After=basic.target
 
@@ -38,6 +41,7 @@ RestartSec=1
 [Install]
 WantedBy=multi-user.target
 `
+)
 
 // Adopt takes over a machine with systemd and a merged /usr that was set up by
 // somebody else. Nothing changes for what runs on it: its /usr becomes
@@ -82,14 +86,14 @@ func (m *Machine) adopt(ctx context.Context, agent string) error {
 			return err
 		}
 	}
-	if err := writeFile(m.path("etc/systemd/system/tool-agent-boot.service"), []byte(adoptUnit), owned{mode: 0o644}); err != nil {
+	if err := writeFile(m.path(adoptService), []byte(adoptUnit), owned{mode: 0o644}); err != nil {
 		return err
 	}
-	wants := m.path("etc/systemd/system/multi-user.target.wants")
-	if err := os.MkdirAll(wants, 0o755); err != nil {
+	wants := m.path(adoptWants)
+	if err := os.MkdirAll(filepath.Dir(wants), 0o755); err != nil {
 		return err
 	}
-	if err := linkTo("/etc/systemd/system/tool-agent-boot.service", filepath.Join(wants, "tool-agent-boot.service")); err != nil {
+	if err := linkTo("/"+adoptService, wants); err != nil {
 		return err
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, m.path("usr"), unix.AT_FDCWD, filepath.Join(origin, "usr"), unix.RENAME_EXCHANGE); err != nil {

@@ -46,7 +46,7 @@ func (m *Machine) etcOf(tree digest.Digest) (*etcContent, error) {
 	if err != nil || !ok || n.Kind != merkle.Dir {
 		return c, err
 	}
-	return c, merkle.Walk(m.Store.CAS(), n.Digest, func(p string, n merkle.Node) error {
+	err = merkle.Walk(m.Store.CAS(), n.Digest, func(p string, n merkle.Node) error {
 		if slices.Contains(etcFiles[:], p) {
 			return nil
 		}
@@ -67,6 +67,10 @@ func (m *Machine) etcOf(tree digest.Digest) (*etcContent, error) {
 		}
 		return nil
 	})
+	if m.Adopted() {
+		m.keepHostEtc(c)
+	}
+	return c, err
 }
 
 // lastEtc returns what was put into /etc last. A record that cannot be read is
@@ -105,6 +109,11 @@ func (m *Machine) replaceEtc(want *etcContent) error {
 	last := m.lastEtc()
 	if err := m.sweepEtc(); err != nil {
 		return err
+	}
+	if m.Adopted() {
+		if err := m.noteHostEtc(want, last); err != nil {
+			return fmt.Errorf("keep the machine's own /etc: %w", err)
+		}
 	}
 	for _, p := range want.Dirs {
 		if err := m.etcDir(p, want, last); err != nil {
@@ -199,7 +208,11 @@ func (m *Machine) putAside(p string) error {
 			to = m.path(originDir, "etc", p)
 		}
 	}
-	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+	dir := os.MkdirAll
+	if m.Adopted() && filepath.Dir(to) == m.path(originDir, "etc", filepath.Dir(p)) {
+		dir = func(string, os.FileMode) error { return m.noteDir(filepath.Dir(p)) }
+	}
+	if err := dir(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
 	for i, free := 1, to; ; i++ {

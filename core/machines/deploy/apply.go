@@ -187,6 +187,7 @@ func (a *applier) resources(ctx context.Context) error {
 		if err := a.steps(ctx, b, m, Running); err != nil {
 			return err
 		}
+		ms.Made = ms.Made || ms.Adopted // it has something of ours from here on
 		if m.Seed != "" {
 			os.Remove(m.Seed) // the backend has its own
 		}
@@ -293,6 +294,11 @@ func (s *Session) Destroy(ctx context.Context, name string) error {
 	if err := s.steps(ctx, b, s.D.machine(ms), Absent); err != nil {
 		return err
 	}
+	return s.Forget(name)
+}
+
+// Forget takes a machine out of the state and leaves it as it is.
+func (s *Session) Forget(name string) error {
 	if err := os.RemoveAll(s.D.MachineDir(name)); err != nil {
 		return err
 	}

@@ -170,12 +170,17 @@ func (s *Session) Reboot(ctx context.Context, name string, hard bool) error {
 }
 
 // DestroyAll removes machines with all that belongs to them; those that fail
-// stay in the state, for the next attempt.
-func (s *Session) DestroyAll(ctx context.Context, names []string) map[string]error {
+// stay in the state, for the next attempt. With forget, adopted ones are not
+// given back.
+func (s *Session) DestroyAll(ctx context.Context, names []string, forget bool) map[string]error {
 	s.Deadlines = s.Deadlines.withDefaults()
 	errs := map[string]error{}
 	for _, n := range names {
-		if err := s.Destroy(ctx, n); err != nil {
+		destroy := s.Destroy
+		if forget && s.D.Machines[n].Adopted {
+			destroy = func(_ context.Context, n string) error { return s.Forget(n) }
+		}
+		if err := destroy(ctx, n); err != nil {
 			errs[n] = err
 			if ctx.Err() != nil {
 				return errs

@@ -15,7 +15,7 @@ func TestDestroy(t *testing.T) {
 		o := f.plain(2, "one")
 		f.deploy(o)
 		f.backend.fail["m1 remove"] = errors.New("busy")
-		errs := f.session.DestroyAll(f.t.Context(), f.d.MachineNames())
+		errs := f.session.DestroyAll(f.t.Context(), f.d.MachineNames(), false)
 		if len(errs) != 1 || errs["m1"] == nil {
 			t.Fatalf("%v", errs)
 		}
@@ -24,7 +24,7 @@ func TestDestroy(t *testing.T) {
 			t.Errorf("what is left: %s", got)
 		}
 		delete(f.backend.fail, "m1 remove")
-		if errs := f.session.DestroyAll(f.t.Context(), f.d.MachineNames()); len(errs) > 0 {
+		if errs := f.session.DestroyAll(f.t.Context(), f.d.MachineNames(), false); len(errs) > 0 {
 			t.Fatal(errs)
 		}
 		f.open()

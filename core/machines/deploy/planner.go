@@ -225,7 +225,7 @@ func planContents(mp *MachinePlan, from, to *system.Manifest, want *Desired, p *
 }
 
 func planRemoval(p *Plan, d *Deployment, want *Desired, ms *MachineState, s *Sight, backends map[string]Backend) (*MachinePlan, error) {
-	mp := &MachinePlan{Name: ms.Name, Resource: ResourceDestroy, System: SystemNone, Hardware: ms.Hardware, From: ms.Confirmed, Why: "the deployment has no such machine any more"}
+	mp := &MachinePlan{Name: ms.Name, Backend: ms.Backend, Adopted: ms.Adopted, Resource: ResourceDestroy, System: SystemNone, Hardware: ms.Hardware, From: ms.Confirmed, Why: "the deployment has no such machine any more"}
 	b := backends[ms.Backend]
 	if b == nil {
 		return nil, fmt.Errorf("there is no backend %q", ms.Backend)
@@ -235,7 +235,11 @@ func planRemoval(p *Plan, d *Deployment, want *Desired, ms *MachineState, s *Sig
 		return nil, err
 	}
 	if ms.Made && !want.Destroy {
-		p.Refusals = append(p.Refusals, Refusal{ms.Name, "is destroyed, and the data on its disk is lost", "--allow-destroy"})
+		what := "is destroyed, and the data on its disk is lost"
+		if ms.Adopted {
+			what = "is given back as it was before, without what the deployment runs on it"
+		}
+		p.Refusals = append(p.Refusals, Refusal{ms.Name, what, "--allow-destroy"})
 	}
 	return mp, nil
 }
