@@ -24,14 +24,18 @@ func TestGateway(t *testing.T) {
 		t.Skip("SKIPPED: it starts ZooKeeper and three gateways, several times")
 	}
 	t.Parallel()
+	env := append(os.Environ(), "GOFLAGS=-mod=readonly")
 	var folders []string
 	for _, tree := range buildHere(t, "//packages:zookeeper") {
 		java := filepath.Join(tree, "usr/share/java")
 		if _, err := os.Stat(java); err == nil {
 			folders = append(folders, java+"/*")
 		}
+		if _, err := os.Stat(filepath.Join(tree, "usr/lib/jvm")); err == nil {
+			env = append(env, "ZOOKEEPER_JAVA_TREE="+tree)
+		}
 	}
-	env := append(os.Environ(), "GOFLAGS=-mod=readonly", "ZOOKEEPER_CLASSPATH="+strings.Join(folders, ":"))
+	env = append(env, "ZOOKEEPER_CLASSPATH="+strings.Join(folders, ":"))
 	if image := buildHere(t, "//demo:nginx"); len(image) == 1 {
 		env = append(env, "DEMO_IMAGE="+image[0])
 	}

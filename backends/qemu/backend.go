@@ -110,7 +110,7 @@ func (b *Backend) Do(ctx context.Context, m *deploy.Machine, s deploy.Step) erro
 		stepNetwork: b.startSwitch, stepForward: b.forward, stepStart: b.start, stepResume: b.resume, stepStop: b.stop, stepDestroy: b.destroy,
 	}[s.Kind]
 	if do == nil {
-		return fmt.Errorf("machine %s: the qemu backend knows no step %q", m.Name, s.Kind)
+		return fmt.Errorf("the qemu backend knows no step %q", s.Kind)
 	}
 	if s.Kind == stepStop || s.Kind == stepDestroy {
 		if _, err := os.Stat(m.Dir); errors.Is(err, os.ErrNotExist) {
@@ -119,11 +119,8 @@ func (b *Backend) Do(ctx context.Context, m *deploy.Machine, s deploy.Step) erro
 	}
 	unlock, err := lock(ctx, filepath.Join(m.Dir, lockFile))
 	if err != nil {
-		return fmt.Errorf("machine %s: %w", m.Name, err)
+		return err
 	}
 	defer unlock()
-	if err := do(ctx, m); err != nil {
-		return fmt.Errorf("machine %s: %s: %w", m.Name, s.Kind, err)
-	}
-	return nil
+	return do(ctx, m)
 }

@@ -27,14 +27,6 @@ const (
 
 // Observe implements deploy.Backend.
 func (b *Backend) Observe(ctx context.Context, m *deploy.Machine) (*deploy.Observed, error) {
-	o, err := b.observe(ctx, m)
-	if err != nil {
-		return nil, fmt.Errorf("machine %s: observe: %w", m.Name, err)
-	}
-	return o, nil
-}
-
-func (b *Backend) observe(ctx context.Context, m *deploy.Machine) (*deploy.Observed, error) {
 	o := &deploy.Observed{ID: uuidOf(m), State: deploy.StateMissing}
 	p, err := findProcess(m.Dir, o.ID)
 	if err != nil {

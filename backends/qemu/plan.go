@@ -22,13 +22,9 @@ func (b *Backend) Plan(m *deploy.Machine, o *deploy.Observed, g deploy.Goal) ([]
 		}
 		return []deploy.Step{stopStep(o)}, nil
 	case deploy.Running:
-		steps, err := planRunning(m, o)
-		if err != nil {
-			return nil, fmt.Errorf("machine %s: %w", m.Name, err)
-		}
-		return steps, nil
+		return planRunning(m, o)
 	}
-	return nil, fmt.Errorf("machine %s: the qemu backend knows no goal %q", m.Name, g)
+	return nil, fmt.Errorf("the qemu backend knows no goal %q", g)
 }
 
 func planRunning(m *deploy.Machine, o *deploy.Observed) ([]deploy.Step, error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -26,7 +27,7 @@ func checkCommand() *cli.Command {
 		Usage:     "look whether the machines are there, up, reachable, and as they were deployed",
 		ArgsUsage: "[MACHINE...]",
 		Description: fmt.Sprintf("Exits with the sum of what is wrong with any machine: %d it does not exist, %d it is down, %d it cannot be\n"+
-			"reached, %d its disk is nearly full, %d units have failed, %d it is not as it was deployed.", checkMissing, checkDown, checkUnreachable, checkDisk, checkUnits, checkDrift),
+			"reached, %d its disk is nearly full, %d units or their checks fail, %d it is not as it was deployed.", checkMissing, checkDown, checkUnreachable, checkDisk, checkUnits, checkDrift),
 		Flags:  []cli.Flag{deploymentFlag(), jsonFlag()},
 		Action: runCheck,
 	}
@@ -37,8 +38,9 @@ type checkedMachine struct {
 	Exists    bool     `json:"exists"`
 	Up        bool     `json:"up"`
 	Reachable bool     `json:"reachable"`
-	DiskOK    bool     `json:"disk_ok"`
+	DiskOK    *bool    `json:"disk_ok"` // null where the machine was not reached
 	Units     []string `json:"failed_units"`
+	Unwell    []string `json:"failed_checks"`
 	Drift     []string `json:"drift"`
 	Notes     []string `json:"notes"`
 	Code      int      `json:"code"`
@@ -71,8 +73,8 @@ func runCheck(c *cli.Context) error {
 		code |= m.Code
 		out = append(out, m)
 		rows = append(rows, []string{
-			m.Name, yesNo(m.Exists), yesNo(m.Up), yesNo(m.Reachable), yesNo(m.DiskOK),
-			strings.Join(m.Units, "\n"), strings.Join(append(m.Drift, m.Notes...), "\n"),
+			m.Name, yesNo(m.Exists), yesNo(m.Up), yesNo(m.Reachable), diskCell(m.DiskOK),
+			strings.Join(m.Units, "\n"), strings.Join(slices.Concat(m.Unwell, m.Drift, m.Notes), "\n"),
 		})
 	}
 	if c.Bool("json") {
@@ -93,11 +95,21 @@ func yesNo(b bool) string {
 	return "No"
 }
 
+func diskCell(ok *bool) string {
+	if ok == nil {
+		return "?"
+	}
+	return yesNo(*ok)
+}
+
 func checked(r *deploy.Checked) checkedMachine {
 	none := []string{} // not null, for whoever reads the JSON
 	m := checkedMachine{
-		Name: r.Machine, Exists: r.Exists, Up: r.Up, Reachable: r.Reachable, DiskOK: r.DiskOK,
-		Units: append(none, r.FailedUnits...), Drift: append(none, r.Drift...), Notes: append(none, r.Notes...),
+		Name: r.Machine, Exists: r.Exists, Up: r.Up, Reachable: r.Reachable,
+		Units: append(none, r.FailedUnits...), Unwell: append(none, r.Unwell...), Drift: append(none, r.Drift...), Notes: append(none, r.Notes...),
+	}
+	if r.Reachable {
+		m.DiskOK = &r.DiskOK
 	}
 	bit := func(wrong bool, b int) {
 		if wrong {
@@ -107,8 +119,8 @@ func checked(r *deploy.Checked) checkedMachine {
 	bit(!m.Exists, checkMissing)
 	bit(m.Exists && !m.Up, checkDown)
 	bit(m.Up && !m.Reachable, checkUnreachable)
-	bit(m.Reachable && !m.DiskOK, checkDisk)
-	bit(len(m.Units) > 0, checkUnits)
+	bit(m.DiskOK != nil && !*m.DiskOK, checkDisk)
+	bit(len(m.Units)+len(m.Unwell) > 0, checkUnits)
 	bit(len(m.Drift) > 0, checkDrift)
 	return m
 }

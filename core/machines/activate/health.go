@@ -152,6 +152,28 @@ func (m *Machine) checkHealth(ctx context.Context, s *SwitchStatus) error {
 	return m.save(s)
 }
 
+// Unwell tries every check of the active generation once and tells which do not
+// hold, in the order of its services. patience is how many times longer than on
+// hardware things take here.
+func (m *Machine) Unwell(ctx context.Context, patience int) ([]string, error) {
+	n, err := m.Pointer(Active)
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	gates, err := m.gates(&SwitchStatus{SwitchRequest: SwitchRequest{Generation: n, Patience: patience}})
+	if err != nil {
+		return nil, err
+	}
+	m.probe(ctx, gates, nil, probeTime*time.Duration(max(patience, 1)))
+	var out []string
+	for _, g := range gates {
+		if !g.passed {
+			out = append(out, fmt.Sprintf("%s: not true: %s (%v)", g.service.Unit, g.what(), g.err))
+		}
+	}
+	return out, ctx.Err()
+}
+
 func (m *Machine) states(ctx context.Context, units []string) (map[string]UnitState, error) {
 	list, err := m.Systemd.Show(ctx, units...)
 	if err != nil {

@@ -304,6 +304,13 @@ func (c *Client) Drift(ctx context.Context) ([]Drift, error) {
 	return d, err
 }
 
+// Unwell tells which checks of the active generation's services do not hold now.
+func (c *Client) Unwell(ctx context.Context, patience int) ([]string, error) {
+	var out []string
+	err := c.call(ctx, "unwell", numberRequest{patience}, &out, nil)
+	return out, err
+}
+
 // Facts replaces what the machine knows of itself, and the files made of it.
 func (c *Client) Facts(ctx context.Context, f *facts.Facts) error {
 	if _, err := f.Encode(); err != nil { // gives them their version

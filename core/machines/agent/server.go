@@ -144,6 +144,8 @@ func (s *server) handle(ctx context.Context, r request) (any, error) {
 		return with(r, func(q numberRequest) (any, error) { return s.m.GC(ctx, q.N) })
 	case "drift":
 		return s.m.FindDrift(ctx)
+	case "unwell":
+		return with(r, func(q numberRequest) (any, error) { return s.m.Unwell(ctx, q.N) })
 	case "facts":
 		return with(r, func(q facts.Facts) (any, error) {
 			if err := q.Check(); err != nil {

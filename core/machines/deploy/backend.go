@@ -11,7 +11,8 @@ import (
 // Backend makes machines of one kind. Deciding (Plan) is pure; doing is
 // idempotent, in an order that may be interrupted anywhere and begun again.
 // Methods may be called for different machines at once, and each may be called
-// by another process than the one before.
+// by another process than the one before. Errors need not name the machine: the
+// caller does.
 type Backend interface {
 	// Name is what a deployment's backend attribute and state call it.
 	Name() string

@@ -15,8 +15,9 @@ type Checked struct {
 	Exists      bool
 	Up          bool
 	Reachable   bool
-	DiskOK      bool
+	DiskOK      bool // where it is reachable: enough of its disk is free
 	FailedUnits []string
+	Unwell      []string // checks of its services that do not hold
 	Drift       []string // how it differs from what was deployed
 	Notes       []string
 }
@@ -43,7 +44,7 @@ func (s *Session) Check(ctx context.Context, names []string) ([]Checked, error) 
 
 func (s *Session) check(ctx context.Context, name string) (*Checked, error) {
 	ms := s.D.Machines[name]
-	r := &Checked{Machine: name, DiskOK: true}
+	r := &Checked{Machine: name}
 	o, err := s.Observe(ctx, name)
 	if err != nil {
 		return nil, err
@@ -68,6 +69,12 @@ func (s *Session) check(ctx context.Context, name string) (*Checked, error) {
 		r.Drift = append(r.Drift, fmt.Sprintf("%s is active and not confirmed", orNone(sight.active())))
 	case s.D.Wanted(name) != ms.Confirmed:
 		r.Drift = append(r.Drift, "the last deploy did not reach it")
+	}
+	if r.Unwell, err = c.Agent.Unwell(ctx, o.Patience); err != nil {
+		return nil, err
+	}
+	for i := range r.Unwell {
+		r.Unwell[i] = Printable(r.Unwell[i])
 	}
 	drift, err := c.Agent.Drift(ctx)
 	if err != nil {

@@ -120,3 +120,10 @@ func (f *fakeSystemd) restarted() []string {
 	f.calls = nil
 	return c
 }
+
+// set makes a unit's state what it is not by anybody's order.
+func (f *fakeSystemd) set(unit, state string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state[unit] = state
+}

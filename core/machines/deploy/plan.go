@@ -230,6 +230,7 @@ type Deadlines struct {
 	Connect time.Duration // for one that runs
 	Confirm time.Duration // how long a machine waits for the controller before it goes back
 	Stable  time.Duration // how long units must stay up
+	Settle  time.Duration // how long a machine that was switched may take to be well again, before others of its group are
 }
 
 func (d Deadlines) withDefaults() Deadlines {
@@ -242,5 +243,6 @@ func (d Deadlines) withDefaults() Deadlines {
 	def(&d.Connect, 60*time.Second)
 	def(&d.Confirm, 120*time.Second)
 	def(&d.Stable, 5*time.Second)
+	def(&d.Settle, 120*time.Second)
 	return d
 }

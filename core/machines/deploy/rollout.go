@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"tool/core/machines/activate"
@@ -67,11 +68,75 @@ func (a *applier) rollout(ctx context.Context) error {
 			}
 			return nil
 		}
+		if i > 0 {
+			if err := a.settle(ctx, slices.Concat(a.plan.Waves[:i]...), wave); err != nil {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				for _, w := range a.plan.Waves[i:] {
+					for _, n := range a.notFailed(w) {
+						a.result.set(n, Waiting, err)
+					}
+				}
+				return nil
+			}
+		}
 		if err := a.wave(ctx, wave); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// settle waits until the machines that were switched before pass their checks,
+// as far as they share a rollout group with the next ones: that they did when
+// they were confirmed does not help the group if they have fallen over since.
+func (a *applier) settle(ctx context.Context, before, next []string) error {
+	var peers []string
+	for _, g := range a.object.RolloutGroups {
+		if slices.ContainsFunc(next, func(n string) bool { return slices.Contains(g.Machines, n) }) {
+			peers = append(peers, g.Machines...)
+		}
+	}
+	for _, n := range before {
+		o := a.result.of(n)
+		if o == nil || o.State != Confirmed || !slices.Contains(peers, n) {
+			continue
+		}
+		if err := a.settled(ctx, a.D.Machines[n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *applier) settled(ctx context.Context, ms *MachineState) error {
+	o, err := a.Observe(ctx, ms.Name)
+	if err != nil {
+		return err
+	}
+	patience := max(o.Patience, 1)
+	for end := time.Now().Add(a.Deadlines.Settle * time.Duration(patience)); ; {
+		var unwell []string
+		err := a.retry(ctx, ms, func(c *Connection) (err error) {
+			unwell, err = c.Agent.Unwell(ctx, patience)
+			return err
+		})
+		if err == nil && len(unwell) == 0 {
+			return nil
+		}
+		if err == nil {
+			err = errors.New(Printable(strings.Join(unwell, "; ")))
+		}
+		if ctx.Err() != nil || time.Now().After(end) {
+			return fmt.Errorf("the rollout stopped before it: %s was switched and is not well any more: %w", ms.Name, err)
+		}
+		a.doing(ms.Name, "not well again yet: %s", firstLine(err.Error()))
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
 }
 
 func (a *applier) notFailed(names []string) []string {
@@ -202,6 +267,8 @@ func (a *applier) judge(ms *MachineState, st *agent.SwitchStatus) {
 	case !st.Over() || st.Result == activate.ResultConfirmed:
 	case st.Result == activate.ResultReverted:
 		a.fail(ms.Name, RolledBack, &SwitchError{ms.Name, st})
+	case st.Result == activate.ResultFailed: // nothing was there to go back to
+		a.fail(ms.Name, Failed, &SwitchError{ms.Name, st})
 	default:
 		a.fail(ms.Name, RevertFailed, &SwitchError{ms.Name, st})
 	}

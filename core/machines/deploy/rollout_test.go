@@ -3,6 +3,9 @@ package deploy
 import (
 	"strings"
 	"testing"
+	"time"
+
+	"tool/core/model/event"
 )
 
 func TestDeploy(t *testing.T) {
@@ -33,4 +36,53 @@ func TestDeploy(t *testing.T) {
 			t.Errorf("the backend did %q", got)
 		}
 	})
+}
+
+type sink func(event.Event)
+
+func (f sink) Send(e event.Event) { f(e) }
+
+// TestSettle: a machine that falls over after it was confirmed holds up the
+// next one of its group, which is not touched if it does not recover.
+func TestSettle(t *testing.T) {
+	for name, recovers := range map[string]bool{"recovers": true, "stays down": false} {
+		t.Run(name, func(t *testing.T) {
+			inFleet(t, func(f *fleet) {
+				f.deploy(f.plain(3, "one"))
+				fallen := false
+				f.session.Events = sink(func(e event.Event) {
+					d, ok := e.(event.MachineDoing)
+					if !ok || d.Machine != "m0" || d.Text != "confirming" || fallen {
+						return
+					}
+					fallen = true
+					sd := f.backend.machine("m0").sd
+					sd.set("b.service", "activating")
+					if recovers {
+						time.AfterFunc(time.Minute, func() { sd.set("b.service", "active") })
+					}
+				})
+				two := f.plain(3, "two")
+				began := time.Now()
+				r, err := f.try(f.t.Context(), two)
+				f.must(err)
+				got, took := outcomes(r), time.Since(began)
+				if recovers {
+					if got != "m0 confirmed; m1 confirmed; m2 confirmed" || took < time.Minute {
+						t.Errorf("%s after %s", got, took)
+					}
+					f.settled(two, 2)
+					return
+				}
+				why := "the rollout stopped before it: m0 was switched and is not well any more: b.service: not true: b.service is active (it is activating ())"
+				if want := "m0 confirmed; m1 untouched: " + why + "; m2 untouched: " + why; got != want {
+					t.Errorf("%s\nwant %s", got, want)
+				}
+				f.backend.machine("m0").sd.set("b.service", "active")
+				f.session.Events = event.Discard
+				f.deploy(two)
+				f.settled(two, 2)
+			})
+		})
+	}
 }

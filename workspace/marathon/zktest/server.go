@@ -1,5 +1,6 @@
-// Package zktest runs a real ZooKeeper for tests: Debian's, from the package
-// trees that `tool build //packages:zookeeper` makes, or from /usr/share/java.
+// Package zktest runs a real ZooKeeper for tests: Debian's with Debian's Java,
+// from the package trees that `tool build //packages:zookeeper` makes, or from
+// this host.
 package zktest
 
 import (
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -21,20 +23,24 @@ var ErrMissing = errors.New("no ZooKeeper to test with")
 // for whoever knows where it is.
 const ClassPath = "ZOOKEEPER_CLASSPATH"
 
+// JavaTree names an environment variable: the tree of a Java package, to be used
+// in place of this host's.
+const JavaTree = "ZOOKEEPER_JAVA_TREE"
+
 // Server is a ZooKeeper.
 type Server struct {
 	Address string // host:port
 	dir     string
 	class   string
-	java    string
+	java    []string // the command
 	cmd     *exec.Cmd
 }
 
 // Start runs a ZooKeeper with its data below dir.
 func Start(dir string) (*Server, error) {
-	java, err := exec.LookPath("java")
+	java, err := javaCommand()
 	if err != nil {
-		return nil, fmt.Errorf("%w: there is no java", ErrMissing)
+		return nil, err
 	}
 	class := os.Getenv(ClassPath)
 	if class == "" {
@@ -57,6 +63,23 @@ func Start(dir string) (*Server, error) {
 	return s, s.Restart()
 }
 
+// javaCommand returns how to run Java. A package's own has its configuration in
+// /etc, so it sees the package's there.
+func javaCommand() ([]string, error) {
+	if tree := os.Getenv(JavaTree); tree != "" {
+		found, _ := filepath.Glob(filepath.Join(tree, "usr/lib/jvm/*/bin/java"))
+		if len(found) == 0 {
+			return nil, fmt.Errorf("%s: %s has no Java", JavaTree, tree)
+		}
+		return []string{"unshare", "--user", "--map-root-user", "--mount", "sh", "-c", `mount --bind "$0" /etc && exec "$@"`, filepath.Join(tree, "etc"), found[0]}, nil
+	}
+	java, err := exec.LookPath("java")
+	if err != nil {
+		return nil, fmt.Errorf("%w: there is no java", ErrMissing)
+	}
+	return []string{java}, nil
+}
+
 // Restart runs it again, with the data that it had.
 func (s *Server) Restart() error {
 	log, err := os.Create(filepath.Join(s.dir, "log"))
@@ -64,7 +87,8 @@ func (s *Server) Restart() error {
 		return err
 	}
 	defer log.Close()
-	s.cmd = exec.Command(s.java, "-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", s.class, "org.apache.zookeeper.server.ZooKeeperServerMain", filepath.Join(s.dir, "zoo.cfg"))
+	args := append(slices.Clone(s.java[1:]), "-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", s.class, "org.apache.zookeeper.server.ZooKeeperServerMain", filepath.Join(s.dir, "zoo.cfg"))
+	s.cmd = exec.Command(s.java[0], args...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
