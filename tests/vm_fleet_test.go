@@ -31,6 +31,7 @@ type fleet struct {
 	dir, work, state string
 	ctx              context.Context // ends while there is still time to clean up
 	knobs            knobs
+	machines         []string // whose journals are told when a test has failed
 }
 
 // The workspace's package vm. greet writes down what it has read and then
@@ -81,16 +82,29 @@ deployment(name = "pair", description = "Two small machines", machines = ["one",
 // ballastSize is so much that copying it takes a while.
 const ballastSize = 48 << 20
 
-// newFleet makes the workspace. It is this repository's packages, so that
-// what the repository has built already need not be built again: the store is
-// $TOOL_STORE, or the user's own.
+// newFleet makes the workspace with the package vm.
 func newFleet(t *testing.T) *fleet {
+	t.Helper()
+	f := newSite(t)
+	f.write(t, "vm/BUILD.star", []byte(vmBuild))
+	// The same bytes in every run, or each would leave its own in the store.
+	ballast := make([]byte, ballastSize)
+	rand.NewChaCha8([32]byte{}).Read(ballast)
+	f.write(t, "vm/ballast.bin", ballast)
+	f.turn(t, func(*knobs) {})
+	return f
+}
+
+// newSite makes a workspace. It is this repository's packages, so that what the
+// repository has built already need not be built again: the store is
+// $TOOL_STORE, or the user's own.
+func newSite(t *testing.T) *fleet {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "vm-") // short: there will be sockets below it
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{dir: dir, work: filepath.Join(dir, "work"), state: filepath.Join(dir, "state"), knobs: knobs{greeting: "hello"}}
+	f := &fleet{dir: dir, work: filepath.Join(dir, "work"), state: filepath.Join(dir, "state"), knobs: knobs{greeting: "hello"}, machines: []string{"one", "two"}}
 	ctx, stop := context.Background(), context.CancelFunc(func() {})
 	if end, ok := t.Deadline(); ok {
 		ctx, stop = context.WithDeadline(ctx, end.Add(-2*time.Minute))
@@ -111,12 +125,6 @@ func newFleet(t *testing.T) *fleet {
 	for _, e := range entries {
 		copyFile(t, filepath.Join(packages, e.Name()), filepath.Join(f.work, "workspace/packages", e.Name()))
 	}
-	f.write(t, "vm/BUILD.star", []byte(vmBuild))
-	// The same bytes in every run, or each would leave its own in the store.
-	ballast := make([]byte, ballastSize)
-	rand.NewChaCha8([32]byte{}).Read(ballast)
-	f.write(t, "vm/ballast.bin", ballast)
-	f.turn(t, func(*knobs) {})
 	return f
 }
 
@@ -364,7 +372,7 @@ func (f *fleet) end(t *testing.T) {
 	ctx, stop := context.WithTimeout(context.Background(), 90*time.Second)
 	defer stop()
 	if t.Failed() {
-		for _, m := range []string{"one", "two"} {
+		for _, m := range f.machines {
 			short, done := context.WithTimeout(ctx, 30*time.Second)
 			t.Log(f.start(t, short, "ssh", m, "cat /tool/state/switch.json; journalctl -q --no-pager -n 300 | grep -v sshd | tail -n 60").end())
 			done()

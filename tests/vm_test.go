@@ -17,7 +17,7 @@ func TestMachines(t *testing.T) {
 		t.Skip("SKIPPED: -short runs no virtual machines")
 	}
 	f := newFleet(t)
-	f.needMachines(t)
+	f.need(t, "--output_groups=+images,emulator", "//vm:pair")
 	// Those that depend on hitting a moment are run where somebody asks for
 	// them: TOOL_TEST_MACHINES=all.
 	all := os.Getenv("TOOL_TEST_MACHINES") == "all"
@@ -53,11 +53,11 @@ func TestMachines(t *testing.T) {
 	}
 }
 
-// needMachines builds all that the machines are made of, or skips the test
-// where that is impossible.
-func (f *fleet) needMachines(t *testing.T) {
+// need builds what the machines are made of, or skips the test where that is
+// impossible.
+func (f *fleet) need(t *testing.T, args ...string) *ran {
 	t.Helper()
-	r := f.run(t, "build", "--progress=none", "--output_groups=+images,emulator", "//vm:pair")
+	r := f.run(t, append([]string{"build", "--progress=none"}, args...)...)
 	switch {
 	case r.code == 0:
 	case strings.Contains(r.err, " failed: fetch "):
@@ -69,6 +69,7 @@ func (f *fleet) needMachines(t *testing.T) {
 	default:
 		t.Fatal(r)
 	}
+	return r
 }
 
 func (f *fleet) testCreate(t *testing.T) {

@@ -143,14 +143,14 @@ func (b *Backend) Plan(m *deploy.Machine, o *deploy.Observed, g deploy.Goal) ([]
 			return nil, nil // nothing was done to it
 		}
 		if o.State != deploy.StateRunning {
-			return nil, fmt.Errorf("machine %s at %s cannot be reached, and not be given back therefore: %s; `tool destroy --forget` only forgets it", m.Name, o.ID, strings.Join(o.Problems, "; "))
+			return nil, &deploy.AwayError{At: o.ID, Why: strings.Join(o.Problems, "; ") + "; so it cannot be given back (`tool destroy --forget` only forgets it)"}
 		}
-		return []deploy.Step{{Kind: stepRelease, Text: "give " + o.ID + " back: generation 0, with its own /usr and /etc, without agent, store and the deployment's key; what services wrote below /var stays"}}, nil
+		return []deploy.Step{{Kind: stepRelease, Text: "give " + o.ID + " back as it was"}}, nil
 	case deploy.Stopped:
 		return nil, fmt.Errorf("machine %s is not tool's to stop: shut it down yourself (tool ssh %s poweroff)", m.Name, m.Name)
 	}
 	if o.State != deploy.StateRunning {
-		return nil, fmt.Errorf("machine %s at %s cannot be reached: %s; it is not tool's to start", m.Name, o.ID, strings.Join(o.Problems, "; "))
+		return nil, &deploy.AwayError{At: o.ID, Why: strings.Join(o.Problems, "; ") + "; it is not tool's to start"}
 	}
 	if o.Complete {
 		return nil, nil
@@ -200,7 +200,7 @@ func (b *Backend) release(ctx context.Context, m *deploy.Machine) error {
 		if l, err = b.connect(ctx, m); err != nil {
 			return err
 		}
-		err = l.Run(ctx, giveBack, nil, nil, nil)
+		err = b.releaseOver(ctx, l)
 		if err == nil {
 			// Over the same connection: the key is what let us in.
 			err = l.Run(ctx, forget, strings.NewReader(m.AuthorizedKey+"\n"), nil, nil)
@@ -217,15 +217,30 @@ func (b *Backend) release(ctx context.Context, m *deploy.Machine) error {
 	return err
 }
 
-// giveBack goes to generation 0 and releases the machine. It is done where /usr
-// is a folder.
-const giveBack = `set -e
-test -L /usr || test -e /tool/generation-0/usr || exit 0
-case $(readlink /tool/current) in
-generation-0) ;;
-*) /tool/agent/current/tool agent rollback 0 >&2 ;;
-esac
-/tool/agent/current/tool agent release`
+// releaseOver goes to generation 0 and releases the machine, with an agent that
+// knows how. A machine that has nothing of ours is given back already.
+func (b *Backend) releaseOver(ctx context.Context, l *link.Link) error {
+	var exit *link.ExitError
+	err := l.Run(ctx, "test -e /tool/generation-0", nil, nil, nil)
+	if errors.As(err, &exit) && exit.Code == 1 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, sum, err := b.Binary.Program()
+	if err != nil {
+		return err
+	}
+	agent := "/tool/agent/" + sum + "/tool"
+	if err = l.Run(ctx, "test -x "+agent, nil, nil, nil); errors.As(err, &exit) {
+		err = deploy.InstallAgent(ctx, l, b.Binary)
+	}
+	if err != nil {
+		return err
+	}
+	return l.Run(ctx, fmt.Sprintf("set -e; test \"$(readlink /tool/current)\" = generation-0 || %[1]s agent rollback 0 >&2; %[1]s agent release", agent), nil, nil, nil)
+}
 
 // forget removes a line from root's keys, by rename, and what is below /tool.
 const forget = `set -e
@@ -276,40 +291,44 @@ func preflight(ctx context.Context, l *link.Link) error {
 // connect uses the deployment's key where it is authorized already, else the
 // user's own.
 func (b *Backend) connect(ctx context.Context, m *deploy.Machine) (*link.Link, error) {
-	keys := []string{m.Key}
-	own, err := identity(m)
-	if err == nil {
-		keys = []string{own, m.Key}
+	addr, err := address(m.Settings)
+	if err != nil {
+		return nil, err
 	}
-	var last error
+	own, path, missing := identity(m)
+	keys := []string{own, m.Key}
+	if missing != nil {
+		keys = keys[1:]
+	}
 	for _, key := range keys {
 		conn, derr := b.Dial(ctx, m)
 		if derr != nil {
 			return nil, derr
 		}
-		l, cerr := link.Connect(ctx, conn, link.Config{User: "root", Key: key, HostKey: m.Settings[settingHostKey]})
-		if cerr == nil {
+		var l *link.Link
+		if l, err = link.Connect(ctx, conn, link.Config{User: "root", Key: key, HostKey: m.Settings[settingHostKey]}); err == nil {
 			return l, nil
 		}
-		if last = cerr; errors.As(cerr, new(*link.HostKeyError)) {
-			break
+		if !strings.Contains(err.Error(), "unable to authenticate") {
+			return nil, err // another key would change nothing
 		}
 	}
-	return nil, errors.Join(last, err)
+	if missing != nil {
+		return nil, fmt.Errorf("%s knows the deployment's key not yet, and there is no other to let root in with: %w", addr, missing)
+	}
+	return nil, fmt.Errorf("%s does not let root in with the key %s, nor with the deployment's: %w", addr, path, err)
 }
 
 // maxKey bounds a private key's file, in bytes.
 const maxKey = 64 << 10
 
-func identity(m *deploy.Machine) (string, error) {
-	path := m.Settings[settingIdentity]
-	if path == "" {
-		path = "~/.ssh/id_ed25519"
-	}
+// identity returns the user's own key, and where it is.
+func identity(m *deploy.Machine) (key, path string, err error) {
+	path = cmp.Or(m.Settings[settingIdentity], "~/.ssh/id_ed25519")
 	if rest, ok := strings.CutPrefix(path, "~/"); ok {
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return "", err
+			return "", path, err
 		}
 		path = filepath.Join(home, rest)
 	}
@@ -318,8 +337,8 @@ func identity(m *deploy.Machine) (string, error) {
 		err = fmt.Errorf("%s is too large to be a key", path)
 	}
 	if err != nil {
-		return "", fmt.Errorf("the key to log in with, before the machine knows the deployment's: %w", err)
+		return "", path, err
 	}
 	b, err := os.ReadFile(path)
-	return string(b), err
+	return string(b), path, err
 }

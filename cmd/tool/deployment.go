@@ -168,7 +168,7 @@ func deployError(err error) error {
 		return withCode(exitHeld, err)
 	case errors.As(err, &none), errors.As(err, &refused), errors.As(err, &stale):
 		return withCode(exitUsage, err)
-	case errors.As(err, &unreachable):
+	case errors.As(err, &unreachable), errors.As(err, new(*deploy.AwayError)):
 		return withCode(exitSomeFailed, err)
 	}
 	return diskFull(err)

@@ -2,39 +2,43 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"tool/core/machines/activate"
 	"tool/core/machines/deploy"
 )
 
 func startCommand() *cli.Command {
-	return powerCommand("start", "start machines and wait until they answer", func(ctx context.Context, s *deploy.Session, name string, _ *cli.Context) error {
+	return powerCommand("start", "start machines and wait until they answer", "", func(ctx context.Context, s *deploy.Session, name string, _ *cli.Context) error {
 		return s.Start(ctx, name)
 	})
 }
 
 func stopCommand() *cli.Command {
-	return powerCommand("stop", "shut machines down", func(ctx context.Context, s *deploy.Session, name string, _ *cli.Context) error {
+	return powerCommand("stop", "shut machines down", "", func(ctx context.Context, s *deploy.Session, name string, _ *cli.Context) error {
 		return s.Stop(ctx, name)
 	})
 }
 
 func rebootCommand() *cli.Command {
-	cmd := powerCommand("reboot", "restart machines and wait until they answer", func(ctx context.Context, s *deploy.Session, name string, c *cli.Context) error {
-		return s.Reboot(ctx, name, c.Bool("hard"))
-	})
+	cmd := powerCommand("reboot", "restart machines and wait until they answer",
+		"A generation that was deployed with --mode=boot is checked once it has started, and confirmed; a machine that is not well with\n"+
+			"it, or cannot even start it, goes back to the one before.", func(ctx context.Context, s *deploy.Session, name string, c *cli.Context) error {
+			return s.Reboot(ctx, name, c.Bool("hard"))
+		})
 	cmd.Flags = append(cmd.Flags, &cli.BoolFlag{Name: "hard", Usage: "by stopping and starting it from outside"})
 	return cmd
 }
 
 // powerCommand is a command that does one thing with each machine.
-func powerCommand(name, usage string, do func(context.Context, *deploy.Session, string, *cli.Context) error) *cli.Command {
+func powerCommand(name, usage, description string, do func(context.Context, *deploy.Session, string, *cli.Context) error) *cli.Command {
 	return &cli.Command{
-		Name: name, Usage: usage, ArgsUsage: "[MACHINE...]",
+		Name: name, Usage: usage, ArgsUsage: "[MACHINE...]", Description: description,
 		Flags: []cli.Flag{deploymentFlag(), progressFlag()},
 		Action: func(c *cli.Context) error {
 			d, names, lease, err := lockedMachines(c)
@@ -54,6 +58,7 @@ func powerCommand(name, usage string, do func(context.Context, *deploy.Session, 
 			}
 			errs := s.Each(names, func(n string) error { return do(c.Context, s, n, c) })
 			v.Close()
+			s.Settled()
 			if err := d.Save(); err != nil {
 				return withCode(exitEnvironment, err)
 			}
@@ -92,10 +97,20 @@ func failures(c *cli.Context, names []string, errs map[string]error) error {
 			fmt.Fprintf(c.App.ErrWriter, "%s %s: %v\n", p.red("error:"), n, errs[n])
 		}
 	}
-	if len(errs) > 0 {
-		return &codeError{exitSomeFailed, nil}
+	if len(errs) == 0 {
+		return nil
 	}
-	return nil
+	code := exitRolledBack
+	for _, err := range errs {
+		var back *deploy.SwitchError
+		switch {
+		case !errors.As(err, &back):
+			code = exitSomeFailed
+		case back.Status.Result != activate.ResultReverted:
+			return &codeError{exitRevertFailed, nil}
+		}
+	}
+	return &codeError{code, nil}
 }
 
 func destroyCommand() *cli.Command {

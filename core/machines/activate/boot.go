@@ -126,7 +126,7 @@ func (m *Machine) candidates() (all []int, trial int, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	if wanted != 0 && wanted != trial {
+	if wanted != 0 && wanted != trial || trial != 0 && !m.fits(trial, true) {
 		trial = 0
 	}
 	if err := m.endInterrupted(trial); err != nil {
@@ -140,11 +140,23 @@ func (m *Machine) candidates() (all []int, trial int, err error) {
 	if err != nil {
 		m.log("%v", err)
 	}
-	all = []int{wanted, trial, confirmed, active}
 	generations, err := m.Generations()
 	if err != nil {
 		return nil, 0, err
 	}
+	all = []int{wanted, trial}
+	// Somebody else may have loaded the kernel, and it need not be the one of the
+	// newest generation: without its modules there would be no network.
+	if confirmed != 0 && !m.fits(confirmed, false) {
+		for _, g := range slices.Backward(generations) {
+			if !g.Confirmed.IsZero() && m.fits(g.Number, false) {
+				m.log("generation %d has another kernel than the one that runs; generation %d has this one", confirmed, g.Number)
+				all = append(all, g.Number)
+				break
+			}
+		}
+	}
+	all = append(all, confirmed, active)
 	for _, g := range slices.Backward(generations) {
 		all = append(all, g.Number)
 	}
@@ -172,6 +184,33 @@ func (m *Machine) wantedOnCommandLine() int {
 		}
 	}
 	return wanted
+}
+
+// fits reports whether the kernel that runs is the one of generation n, and was
+// given its command line, where that matters. What cannot be told fits.
+func (m *Machine) fits(n int, cmdline bool) bool {
+	manifest, err := m.manifestOf(n)
+	if err != nil || manifest == nil || manifest.Boot == nil {
+		return true
+	}
+	release, err := os.ReadFile(m.path("proc/sys/kernel/osrelease"))
+	if err != nil {
+		return true
+	}
+	if strings.TrimSpace(string(release)) != manifest.Boot.Release {
+		return false
+	}
+	given, err := os.ReadFile(m.path("proc/cmdline"))
+	if err != nil || !cmdline {
+		return true
+	}
+	words := strings.Fields(string(given))
+	for w := range strings.FieldsSeq(manifest.Boot.Cmdline) {
+		if !slices.Contains(words, w) {
+			return false
+		}
+	}
+	return true
 }
 
 func (m *Machine) bootInto(ctx context.Context, n int, trial bool, f *facts.Facts) error {

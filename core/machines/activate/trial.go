@@ -35,7 +35,7 @@ func (m *Machine) endInterrupted(trial int) error {
 	why := s.Why
 	switch {
 	case s.Phase == PhaseTrial:
-		why = "the machine started, and not into it: its boot loader or its command line chose otherwise"
+		why = "the machine started, and not into it: its boot loader or its command line chose otherwise, or its kernel was not loaded (`tool reboot` sees to that)"
 	case s.Phase != PhaseRebooting && s.Phase != PhaseReverting:
 		why = fmt.Sprintf("the machine went down before it was confirmed (%s)", s.Phase)
 	}

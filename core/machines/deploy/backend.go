@@ -140,6 +140,11 @@ type Identity struct {
 	HostKey string     // public, as known_hosts has it; "" where it is not said
 }
 
+// AwayError says that a machine which is not ours to start cannot be reached.
+type AwayError struct{ At, Why string }
+
+func (e *AwayError) Error() string { return e.At + " cannot be reached: " + e.Why }
+
 // Cutter is a Backend that can cut a machine's power, for tests of what happens
 // then.
 type Cutter interface {

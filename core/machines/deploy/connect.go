@@ -134,6 +134,9 @@ func (s *Session) connect(ctx context.Context, ms *MachineState, deadline time.D
 // cannotStart is what rules/initrd's init says when it gives up.
 const cannotStart = "tool: cannot start this machine"
 
+// panicked is what a kernel says before it starts the machine again.
+const panicked = "end Kernel panic - not syncing"
+
 // stillRuns finds that there is nothing to wait for.
 func (s *Session) stillRuns(ctx context.Context, ms *MachineState) error {
 	b, err := s.backend(ms)
@@ -145,8 +148,13 @@ func (s *Session) stillRuns(ctx context.Context, ms *MachineState) error {
 		return errors.New("its process has ended")
 	}
 	// The initrd says so and starts again, for ever.
-	if tail := tailOf(b.Console(s.D.machine(ms)), 5); strings.Contains(tail, cannotStart) {
+	tail := tailOf(b.Console(s.D.machine(ms)), 5)
+	if strings.Contains(tail, cannotStart) {
 		return errors.New("it cannot start")
+	}
+	// With UEFI another kernel comes next.
+	if strings.Contains(tail, panicked) && ms.Hardware.Firmware != "uefi" {
+		return errors.New("its kernel panicked")
 	}
 	return nil
 }

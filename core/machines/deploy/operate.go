@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"time"
 
 	"tool/core/storage/store"
 )
@@ -84,6 +83,11 @@ func (s *Session) Console(name string) string {
 
 // Start starts a machine that is there and waits until its agent answers.
 func (s *Session) Start(ctx context.Context, name string) error {
+	return s.start(ctx, name, s.D.Machines[name].Confirmed)
+}
+
+// start is Start with the kernel of a certain system, where the backend loads it.
+func (s *Session) start(ctx context.Context, name string, with store.Ref) error {
 	ms := s.D.Machines[name]
 	b, err := s.backend(ms)
 	if err != nil {
@@ -100,11 +104,11 @@ func (s *Session) Start(ctx context.Context, name string) error {
 	if !o.Complete {
 		return fmt.Errorf("it is not whole: %v; `tool deploy -d %s` makes it again", o.Problems, s.D.Name)
 	}
-	if ms.Confirmed != "" {
-		if err := s.bootFrom(ctx, m, ms.Confirmed); err != nil {
+	if with != "" && !ms.Adopted {
+		if err := s.bootFrom(ctx, m, with); err != nil {
 			return err
 		}
-		ms.Boot = ms.Confirmed
+		ms.Boot = with
 	}
 	if err := s.steps(ctx, b, m, Running); err != nil {
 		return err
@@ -126,47 +130,6 @@ func (s *Session) Stop(ctx context.Context, name string) error {
 		return err
 	}
 	return s.steps(ctx, b, s.D.machine(ms), Stopped)
-}
-
-// Reboot restarts a machine and waits until it is up again: hard by its backend,
-// else by itself.
-func (s *Session) Reboot(ctx context.Context, name string, hard bool) error {
-	ms := s.D.Machines[name]
-	// Where the backend loads the kernel, another one takes another start.
-	if hard || !ms.Adopted && ms.Hardware.Firmware == "direct" && ms.Boot != ms.Confirmed {
-		if err := s.Stop(ctx, name); err != nil {
-			return err
-		}
-		return s.Start(ctx, name)
-	}
-	c, err := s.connect(ctx, ms, s.Deadlines.Connect)
-	if err != nil {
-		return err
-	}
-	before := c.Hello.BootID
-	err = c.Agent.Reboot(ctx)
-	c.Close()
-	if err != nil && !lost(err) {
-		return err
-	}
-	s.doing(name, "restarting")
-	end := time.Now().Add(s.Deadlines.Boot)
-	for {
-		c, err := s.connect(ctx, ms, time.Until(end))
-		if err != nil {
-			return err
-		}
-		id := c.Hello.BootID
-		c.Close()
-		if id != before {
-			return nil
-		}
-		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // DestroyAll removes machines with all that belongs to them; those that fail
