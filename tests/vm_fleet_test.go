@@ -23,6 +23,7 @@ type knobs struct {
 	greeting string // content of a file that one's greet.service reads at its start
 	sshd     string // further lines of one's sshd_config
 	ballast  bool   // one has a large file
+	network  string // one's file for networkd, before all others
 	comment  string // changes nothing
 }
 
@@ -42,7 +43,7 @@ load("@rules//deployment:defs.star", "deployment")
 load("@rules//machine:defs.star", "machine")
 load("@rules//service:defs.star", "service")
 load("@rules//services:sshd.star", "sshd")
-load(":knobs.star", "BALLAST", "GREETING", "SSHD")
+load(":knobs.star", "BALLAST", "GREETING", "NETWORK", "SSHD")
 
 GREET = """read -r greeting < /etc/greet.conf
 echo "$greeting" > /run/greeted
@@ -64,6 +65,14 @@ service(
     files = {":ballast.bin": "usr/share/ballast.bin"} if BALLAST else {},
     on_change = "nothing",
 )
+# Which is to reach the other machine, once there is a file for the network.
+service(
+    name = "neighbour",
+    exec_start = "/bin/sleep infinity",
+    files = {":network": "usr/lib/systemd/network/05-test.network"} if NETWORK else {},
+    health_commands = ["bash -c 'exec 3<>/dev/tcp/two/22'"] if "eth1" in NETWORK else [],
+    on_change = "nothing",
+)
 sshd(name = "sshd", packages = ["//packages:sshd"], extra_config = SSHD)
 sshd(name = "plain-sshd", packages = ["//packages:sshd"])
 
@@ -74,7 +83,7 @@ sshd(name = "plain-sshd", packages = ["//packages:sshd"])
     kernel = "//packages:kernel",
     packages = ["//packages:base"],
     services = services,
-) for name, services in {"one": [":greet", ":steady", ":sshd"], "two": [":steady", ":plain-sshd"]}.items()]
+) for name, services in {"one": [":greet", ":neighbour", ":steady", ":sshd"], "two": [":steady", ":plain-sshd"]}.items()]
 
 deployment(name = "pair", description = "Two small machines", machines = ["one", "two"])
 `
@@ -159,7 +168,8 @@ func (f *fleet) turn(t *testing.T, change func(*knobs)) {
 	t.Helper()
 	change(&f.knobs)
 	k := &f.knobs
-	f.write(t, "vm/knobs.star", fmt.Appendf(nil, "# %s\nGREETING = %q\nSSHD = %q\nBALLAST = bool(%d)\n", k.comment, k.greeting, k.sshd, map[bool]int{true: 1}[k.ballast]))
+	f.write(t, "vm/network", []byte(k.network))
+	f.write(t, "vm/knobs.star", fmt.Appendf(nil, "# %s\nGREETING = %q\nSSHD = %q\nNETWORK = %q\nBALLAST = bool(%d)\n", k.comment, k.greeting, k.sshd, k.network, map[bool]int{true: 1}[k.ballast]))
 }
 
 // greet changes what greet.service says.

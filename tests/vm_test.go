@@ -30,6 +30,7 @@ func TestMachines(t *testing.T) {
 		{"change", true, (*fleet).testChange},
 		{"broken unit", true, (*fleet).testBrokenUnit},
 		{"broken sshd", false, (*fleet).testBrokenSSHD},
+		{"wrong address", false, (*fleet).testWrongAddress},
 		{"rollback", false, (*fleet).testRollback},
 		{"kill controller", false, (*fleet).testKillController},
 		{"kill agent", false, (*fleet).testKillAgent},
@@ -155,6 +156,27 @@ func (f *fleet) testBrokenSSHD(t *testing.T) {
 	f.ssh(t, "one", "sshd -t")
 	f.turn(t, func(k *knobs) { k.sshd = "" })
 	f.deploy(t, "nothing to do") // it has that
+	f.sound(t)
+}
+
+// testWrongAddress gives machine one an address at which nobody reaches it: in
+// the cluster, where a health check finds out, and at the controller's side,
+// where nobody can confirm it then.
+func (f *fleet) testWrongAddress(t *testing.T) {
+	before := f.current(t, "one")
+	for name, says := range map[string]string{"eth1": "neighbour", "eth0": "nobody confirmed it"} {
+		f.turn(t, func(k *knobs) {
+			k.network = "[Match]\nName=" + name + "\n\n[Network]\nAddress=10.99.99.99/24\nLinkLocalAddressing=no\nConfigureWithoutCarrier=yes\n"
+		})
+		r := f.must(t, 52, deployPair, "one  rolled back", says)
+		t.Logf("back from a wrong address of %s in %s", name, r.took.Round(time.Second))
+		if now := f.current(t, "one"); now != before {
+			t.Errorf("one has %s, before %s", now, before)
+		}
+		f.ssh(t, "one", "exec 3<>/dev/tcp/two/22")
+	}
+	f.turn(t, func(k *knobs) { k.network = "" })
+	f.deploy(t, "nothing to do")
 	f.sound(t)
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"tool/core/machines/system"
+	"tool/core/model/digest"
+	"tool/core/model/merkle"
 )
 
 // verbTime bounds one systemctl: units have time limits of their own, this is
@@ -208,5 +210,57 @@ func (m *Machine) reload(ctx context.Context, p *Pass) error {
 			m.log("kernel modules: %v", err) // what needs them says so, and it may be built in
 		}
 	}
+	if err := m.reloadNetwork(ctx, p); err != nil {
+		m.log("networkd: %v", err) // whether that matters the checks and the controller find out
+	}
 	return m.Systemd.Tmpfiles(ctx)
+}
+
+const networkd = "systemd-networkd.service"
+
+// reloadNetwork makes networkd read its files anew where the two systems of a
+// pass have others. A wrong address must show at once, while the machine still
+// goes back when nobody reaches it, and not at its next start.
+func (m *Machine) reloadNetwork(ctx context.Context, p *Pass) error {
+	if p.From != 0 && p.To != 0 {
+		from, err := m.networkTrees(p.From)
+		if err != nil {
+			return err
+		}
+		to, err := m.networkTrees(p.To)
+		if err != nil {
+			return err
+		}
+		if from == to {
+			return nil
+		}
+	}
+	states, err := m.Systemd.Show(ctx, networkd)
+	if err != nil || !states[0].Well() {
+		return err
+	}
+	m.log("networkd reads its files")
+	return m.Systemd.ReloadNetwork(ctx)
+}
+
+// networkTrees names what a generation has of networkd's files.
+func (m *Machine) networkTrees(n int) (dirs [2]digest.Digest, err error) {
+	g, err := m.Generation(n)
+	if err != nil {
+		return dirs, err
+	}
+	o, err := m.Store.Get(g.Ref)
+	if err != nil {
+		return dirs, err
+	}
+	for i, p := range []string{"usr/lib/systemd/network", "etc/systemd/network"} {
+		node, ok, err := merkle.Find(m.Store.CAS(), o.Node.Digest, p)
+		if err != nil {
+			return dirs, err
+		}
+		if ok {
+			dirs[i] = node.Digest
+		}
+	}
+	return dirs, nil
 }
