@@ -163,6 +163,7 @@ func (s *Session) Deploy(ctx context.Context, o *Object, opt *Options) (*Result,
 			return result, a.copyOnly(ctx)
 		}
 		if err := a.apply(ctx); err != nil {
+			result.leave(p)
 			return result, errors.Join(err, s.D.Save())
 		}
 		if result.Bad() > 0 || !a.unfinished() {

@@ -23,8 +23,9 @@ type OutcomeState string
 const (
 	Unchanged    OutcomeState = "up to date"
 	Confirmed    OutcomeState = "confirmed"
-	Staged       OutcomeState = "staged"    // after the next reboot, or the next deploy
-	Waiting      OutcomeState = "untouched" // the rollout stopped before it
+	Staged       OutcomeState = "staged"     // after the next reboot, or the next deploy
+	Waiting      OutcomeState = "untouched"  // the rollout stopped before it
+	Unfinished   OutcomeState = "unfinished" // the deploy was ended first; the next one goes on
 	Failed       OutcomeState = "failed"
 	RolledBack   OutcomeState = "rolled back"
 	RevertFailed OutcomeState = "roll-back failed"
@@ -69,6 +70,15 @@ func (r *Result) of(machine string) *Outcome {
 		}
 	}
 	return nil
+}
+
+// leave says of the plan's machines that nothing became of them.
+func (r *Result) leave(p *Plan) {
+	for i := range p.Machines {
+		if n := p.Machines[i].Name; r.of(n) == nil {
+			r.set(n, Unfinished, nil)
+		}
+	}
 }
 
 // Count returns how many machines have one of the outcomes.

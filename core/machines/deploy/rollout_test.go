@@ -1,6 +1,8 @@
 package deploy
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +37,30 @@ func TestDeploy(t *testing.T) {
 		if got := f.backend.done(); len(got) > 0 {
 			t.Errorf("the backend did %q", got)
 		}
+	})
+}
+
+// TestEnded: a deploy that is ended tells of every machine what became of it.
+func TestEnded(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		f.deploy(f.plain(3, "one"))
+		ctx, cancel := context.WithCancel(f.t.Context())
+		f.session.Events = sink(func(e event.Event) {
+			if d, ok := e.(event.MachineDoing); ok && d.Machine == "m1" && d.Text == "switching" {
+				cancel()
+			}
+		})
+		two := f.plain(3, "two")
+		r, err := f.try(ctx, two)
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v", err)
+		}
+		if got := outcomes(r); got != "m0 confirmed; m1 unfinished; m2 unfinished" {
+			t.Error(got)
+		}
+		f.session.Events = event.Discard
+		f.deploy(two)
+		f.settled(two, 2)
 	})
 }
 
