@@ -17,8 +17,11 @@ func host(t *testing.T) *rig {
 	for _, l := range []string{"bin", "sbin", "lib"} {
 		os.Symlink("usr/"+l, filepath.Join(root, l))
 	}
+	os.Symlink("/usr/share/zoneinfo/Europe/Berlin", filepath.Join(root, "etc/localtime"))
+	os.Symlink("/dev/null", filepath.Join(root, "etc/systemd/system/mine.service"))
+	os.MkdirAll(filepath.Join(root, "etc/kept"), 0o750)
 	for p, c := range map[string]string{"usr/bin/theirs": "x", "etc/machine-id": strings.Repeat("b", 32) + "\n", "etc/hostname": "host.example\n",
-		"etc/ssh/ssh_host_ed25519_key": "theirs", "etc/motd": "theirs", "etc/systemd/system/app.service": "app", "root/.ssh/authorized_keys": "ssh-ed25519 THEIRS",
+		"etc/ssh/ssh_host_ed25519_key": "theirs", "etc/motd": "theirs", "etc/fstab": "theirs", "etc/systemd/system/app.service": "app", "root/.ssh/authorized_keys": "ssh-ed25519 THEIRS",
 		"etc/passwd": "root:x:0:0:root:/root:/bin/zsh\nalice:x:1000:1000::/home/alice:/bin/sh\n", "etc/shadow": "root:$6$secret:::::::\nalice:!:::::::\n", "etc/group": "root:x:0:\nadm:x:4:alice\n"} {
 		os.WriteFile(filepath.Join(root, p), []byte(c), 0o644)
 	}
@@ -51,12 +54,17 @@ func TestAdopt(t *testing.T) {
 		if got := read("etc/passwd"); strings.Contains(got, "zk") || !strings.Contains(got, "zsh") {
 			t.Errorf("%s: passwd %q", when, got)
 		}
-		if target, _ := os.Readlink(r.m.path("tool/current")); target != "generation-0" {
-			t.Errorf("%s: current is %s", when, target)
+		for p, want := range map[string]string{"tool/current": "generation-0", "etc/localtime": "/usr/share/zoneinfo/Europe/Berlin", "etc/systemd/system/mine.service": "/dev/null"} {
+			if target, _ := os.Readlink(r.m.path(p)); target != want {
+				t.Errorf("%s: %s leads to %q, want %s", when, p, target, want)
+			}
+		}
+		if fi, err := os.Lstat(r.m.path("etc/kept")); err != nil || fi.Mode().Perm() != 0o750 {
+			t.Errorf("%s: the empty folder: %v %v", when, fi, err)
 		}
 	}
 	original("adopted")
-	ref := r.system(map[string]string{"a.service": "a", "ssh.service": "ours"}, map[string]string{"motd": "ours", "systemd/system/b.service": "b", "new": "n"}, nil)
+	ref := r.system(map[string]string{"a.service": "a", "ssh.service": "ours"}, map[string]string{"motd": "ours", "systemd/system/b.service": "b", "new": "n", "fstab": "ours", "localtime": "ours", "kept/x": "ours"}, nil)
 	os.MkdirAll(r.m.path("tool/generation-0/usr/lib/systemd/system"), 0o755)
 	os.WriteFile(r.m.path("tool/generation-0/usr/lib/systemd/system/ssh.service"), []byte("theirs"), 0o644)
 	r.sd.Do(t.Context(), "start", "ssh.service")
@@ -72,7 +80,10 @@ func TestAdopt(t *testing.T) {
 		if u := r.sd.unit("ssh.service"); u.active != "active" || u.content != "ours" {
 			t.Errorf("our ssh.service is %s with %q", u.active, u.content)
 		}
-		for p, want := range map[string]string{"etc/motd": "ours", "etc/systemd/system/app.service": "app", "etc/systemd/system/b.service": "b", "etc/hostname": "host.example\n",
+		if target, _ := os.Readlink(r.m.path("etc/localtime")); !strings.HasSuffix(target, "Berlin") {
+			t.Errorf("its time zone is %s", target)
+		}
+		for p, want := range map[string]string{"etc/motd": "ours", "etc/fstab": "theirs", "etc/kept/x": "ours", "etc/systemd/system/app.service": "app", "etc/systemd/system/b.service": "b", "etc/hostname": "host.example\n",
 			"var/lib/ssh/ssh_host_ed25519_key": "theirs", "var/lib/ssh/authorized_keys/root": "ssh-ed25519 THEIRS\nssh-ed25519 AAAA me\n"} {
 			if got := read(p); got != want {
 				t.Errorf("%s holds %q", p, got)
@@ -107,6 +118,42 @@ func TestAdopt(t *testing.T) {
 		t.Errorf("%s", s)
 	}
 	original("reverted")
+
+	// Nothing of ours is left where it would be started.
+	for range 2 {
+		if err := r.m.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range []string{adoptService, adoptWants, sshDir} {
+			if _, err := os.Lstat(r.m.path(p)); err == nil {
+				t.Errorf("%s is left", p)
+			}
+		}
+		if fi, err := os.Lstat(r.m.path("usr")); err != nil || !fi.IsDir() || read("usr/bin/theirs") != "x" {
+			t.Errorf("/usr: %v %v", fi, err)
+		}
+	}
+}
+
+func TestNotReleased(t *testing.T) {
+	r := host(t)
+	if err := r.m.Release(t.Context()); err == nil || !strings.Contains(err.Error(), "made by tool") {
+		t.Errorf("error %v", err)
+	}
+	agent := filepath.Join(t.TempDir(), "agent")
+	os.WriteFile(agent, []byte("agent"), 0o755)
+	if err := r.m.Adopt(t.Context(), agent); err != nil {
+		t.Fatal(err)
+	}
+	f := someFacts()
+	f.Adopted = true
+	if err := r.m.Stage(t.Context(), 1, r.system(map[string]string{"a.service": "a"}, nil, nil), "//c:m", f); err != nil {
+		t.Fatal(err)
+	}
+	r.do(SwitchRequest{Generation: 1, Auto: true})
+	if err := r.m.Release(t.Context()); err == nil || !strings.Contains(err.Error(), "go back with `tool agent rollback 0` first") {
+		t.Errorf("error %v", err)
+	}
 }
 
 func TestNotAdoptable(t *testing.T) {
