@@ -18,7 +18,11 @@ func (s *Session) Reboot(ctx context.Context, name string, hard bool) error {
 	ms := s.D.Machines[name]
 	var trial int
 	var ref store.Ref
-	c, err := s.connect(ctx, ms, s.Deadlines.Connect)
+	deadline := s.Deadlines.Connect
+	if hard {
+		deadline = 0 // for one that does not answer it is meant
+	}
+	c, err := s.connect(ctx, ms, deadline)
 	switch {
 	case err == nil:
 		if st := c.Hello.Switch; st != nil && st.Phase == activate.PhaseTrial {
