@@ -389,7 +389,7 @@ func (f *fleet) end(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(filepath.Join(f.state, "deployments")); err == nil {
-		for _, args := range [][]string{{"destroy", "--yes"}, {"delete"}} {
+		for _, args := range [][]string{{"destroy", "--yes", "--forget"}, {"delete"}} {
 			if r := f.start(t, ctx, args...).end(); r.code != 0 {
 				t.Errorf("cleaning up: %v", r)
 			}

@@ -166,7 +166,7 @@ func deployError(err error) error {
 		return err
 	case errors.As(err, &held):
 		return withCode(exitHeld, err)
-	case errors.As(err, &none), errors.As(err, &refused), errors.As(err, &stale):
+	case errors.As(err, &none), errors.As(err, &refused), errors.As(err, &stale), errors.As(err, new(*deploy.ModeError)):
 		return withCode(exitUsage, err)
 	case errors.As(err, &unreachable), errors.As(err, new(*deploy.AwayError)):
 		return withCode(exitSomeFailed, err)

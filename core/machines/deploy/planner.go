@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"tool/core/machines/activate"
 	"tool/core/machines/agent"
 	"tool/core/machines/system"
 	"tool/core/storage/store"
@@ -168,6 +169,13 @@ func planMachine(p *Plan, d *Deployment, want *Desired, om *ObjectMachine, s *Si
 	return mp, planSystem(p, d, want, om, ms, s, mp)
 }
 
+// ModeError says that a machine's next start is not ours to decide.
+type ModeError struct{}
+
+func (*ModeError) Error() string {
+	return "it is started by its own boot loader, which tool leaves alone, so a generation cannot wait for its next start: leave --mode=boot out"
+}
+
 // planSystem decides what happens to the system of a machine that is there.
 func planSystem(p *Plan, d *Deployment, want *Desired, om *ObjectMachine, ms *MachineState, s *Sight, mp *MachinePlan) error {
 	have := d.Machines[om.Name]
@@ -196,6 +204,9 @@ func planSystem(p *Plan, d *Deployment, want *Desired, om *ObjectMachine, ms *Ma
 		mp.System, mp.Why = SystemBoot, "it has booted the system, and nobody has confirmed that it works"
 	default:
 		mp.System = SystemSwitch
+		if ms.Adopted && want.Mode == string(activate.ModeBoot) {
+			return &ModeError{}
+		}
 	}
 	if have != nil && have.Failure != "" {
 		mp.Why = "the last attempt failed: " + have.Failure
