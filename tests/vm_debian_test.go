@@ -319,6 +319,10 @@ func (d *plainHost) testRefused(t *testing.T) {
 	d.must(t, 0, []string{"delete"})
 }
 
+// loadsModule has the kernel ask for a module, which only the machine's own /usr
+// has.
+const loadsModule = "ip link add d0 type dummy && ip link del d0 && rmmod dummy && echo dummy"
+
 func (d *plainHost) testAdopt(t *testing.T) {
 	d.settings(t, "hello", nil)
 	r := d.must(t, 0, []string{"deploy", "//site:site"}, "adopt 127.0.0.1:", "generation 1, 1 of 1 machines confirmed")
@@ -328,9 +332,10 @@ systemctl --failed --no-legend
 grep -c ^ann: /etc/passwd; grep -c systemd-resolve /etc/passwd
 cat /etc/fstab /etc/timezone /etc/legacy.conf; readlink /etc/localtime
 ls /tool/generation-0/etc/ssh/sshd_config; grep -c 'HostKey /var/lib/ssh' /etc/ssh/sshd_config
-test -e /tool/generation-0/usr/bin/env && echo kept`)
+test -e /tool/generation-0/usr/bin/env && echo kept
+`+loadsModule)
 	want := "hello\nyears\nactive\nactive\nactive\nactive\nactive\ntool/current/usr\nold.example\n1\n1\n" +
-		"/dev/vda / ext4 errors=remount-ro 0 0\ntmpfs /srv tmpfs size=1M 0 0\nEurope/Berlin\nyears\n/usr/share/zoneinfo/Europe/Berlin\n/tool/generation-0/etc/ssh/sshd_config\n1\nkept"
+		"/dev/vda / ext4 errors=remount-ro 0 0\ntmpfs /srv tmpfs size=1M 0 0\nEurope/Berlin\nyears\n/usr/share/zoneinfo/Europe/Berlin\n/tool/generation-0/etc/ssh/sshd_config\n1\nkept\ndummy"
 	if got != want {
 		t.Errorf("the machine:\n%s", diffLines(want, got))
 	}
@@ -402,8 +407,8 @@ func (d *plainHost) testRestartHost(t *testing.T) {
 		t.Error("it did not start again")
 	}
 	d.await(t, "its services run", 3*time.Minute, func() bool {
-		return d.on(t, "cat /run/greeted /run/legacy; systemctl is-active greet steady ssh legacy; findmnt -n -o FSTYPE /srv; touch /root/writable && rm /root/writable && echo writable; systemctl --failed --no-legend; true") ==
-			"good evening\nyears\nactive\nactive\nactive\nactive\ntmpfs\nwritable"
+		return d.on(t, "cat /run/greeted /run/legacy; systemctl is-active greet steady ssh legacy; findmnt -n -o FSTYPE /srv; touch /root/writable && rm /root/writable && echo writable; "+loadsModule+"; systemctl --failed --no-legend; true") ==
+			"good evening\nyears\nactive\nactive\nactive\nactive\ntmpfs\nwritable\ndummy"
 	})
 	d.sound(t)
 	d.must(t, 0, []string{"deploy", "//site:site"}, "nothing to do")

@@ -96,6 +96,9 @@ func (m *Machine) adopt(ctx context.Context, agent string) error {
 	if err := linkTo("/"+adoptService, wants); err != nil {
 		return err
 	}
+	if err := m.keepModules(); err != nil {
+		return err
+	}
 	if err := unix.Renameat2(unix.AT_FDCWD, m.path("usr"), unix.AT_FDCWD, filepath.Join(origin, "usr"), unix.RENAME_EXCHANGE); err != nil {
 		return fmt.Errorf("exchange /usr for a link: %w", err)
 	}

@@ -105,7 +105,10 @@ func (f *fakeSystemd) Do(_ context.Context, verb string, units ...string) error 
 		if verb == "start" && u.active == "active" {
 			continue
 		}
-		b, err := os.ReadFile(filepath.Join(f.root, "usr/lib/systemd/system", name))
+		b, err := os.ReadFile(filepath.Join(f.root, "etc/systemd/system", name))
+		if err != nil {
+			b, err = os.ReadFile(filepath.Join(f.root, "usr/lib/systemd/system", name))
+		}
 		if verb == reloadVerb && strings.Contains(string(b), "unread") {
 			failed = append(failed, name)
 			continue

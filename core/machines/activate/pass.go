@@ -210,6 +210,9 @@ func (m *Machine) reload(ctx context.Context, p *Pass) error {
 			m.log("kernel modules: %v", err) // what needs them says so, and it may be built in
 		}
 	}
+	if err := m.lendModules(ctx, p); err != nil {
+		m.log("kernel modules: %v", err)
+	}
 	if err := m.reloadNetwork(ctx, p); err != nil {
 		m.log("networkd: %v", err) // whether that matters the checks and the controller find out
 	}

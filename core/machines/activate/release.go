@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,15 +52,15 @@ func (m *Machine) release(ctx context.Context) error {
 		}
 	}
 	for _, p := range []string{
-		adoptWants, adoptService,
+		adoptWants, adoptService, modulesWants, modulesService,
 		sshDir + "/ssh_host_ed25519_key", sshDir + "/ssh_host_ed25519_key.pub", sshDir + "/authorized_keys/root",
 	} {
 		if err := removeIfThere(m.path(p)); err != nil {
 			return err
 		}
 	}
-	for _, p := range []string{sshDir + "/authorized_keys", sshDir} {
-		// Somebody else may keep files there.
+	for _, p := range []string{sshDir + "/authorized_keys", sshDir, filepath.Dir(modulesWants)} {
+		// Somebody else may keep files there. The folder of wants may be new.
 		if err := os.Remove(m.path(p)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
 			return err
 		}

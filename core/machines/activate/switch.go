@@ -110,6 +110,11 @@ func (m *Machine) plan(ctx context.Context, s *SwitchStatus) error {
 	if err := m.respectOrigin(ctx, s.From, s.Generation, cmp.Or(to, from), changes); err != nil {
 		return err
 	}
+	if s.From == 0 && s.Generation != 0 && m.Adopted() {
+		if err := m.keepsNetwork(ctx, s.Generation); err != nil {
+			return err
+		}
+	}
 	s.RebootNeeded = changes.RebootNeeded
 	if s.Mode != ModeBoot {
 		s.Forward = newPass(s.From, s.Generation, changes)
