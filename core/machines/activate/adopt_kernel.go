@@ -37,7 +37,7 @@ ConditionPathExists=!/usr/lib/modules/%v
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/bin/sh -c 'echo /tool/generation-0/modprobe > /proc/sys/kernel/modprobe; { cat /tool/generation-0/modules; find /sys/devices -name modalias -exec cat {} +; } | sort -u | xargs -r /tool/generation-0/modprobe -a -q -b; true'
+ExecStart=/bin/sh -c 'echo /tool/generation-0/modprobe > /proc/sys/kernel/modprobe; { cat /tool/generation-0/modules; find /sys/devices -name modalias -exec cat {} +; } | sort -u | xargs -r -d "\\n" /tool/generation-0/modprobe -a -q -b; true'
 ExecStop=/bin/sh -c 'echo /sbin/modprobe > /proc/sys/kernel/modprobe'
 `
 
