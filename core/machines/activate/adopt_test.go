@@ -28,10 +28,19 @@ func host(t *testing.T) *rig {
 	return r
 }
 
+// agent is a program to be installed.
+func (r *rig) agent(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "agent")
+	if err := os.WriteFile(path, []byte("agent"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func TestAdopt(t *testing.T) {
 	r := host(t)
-	agent := filepath.Join(t.TempDir(), "agent")
-	os.WriteFile(agent, []byte("agent"), 0o755)
+	agent := r.agent(t)
 	for range 2 {
 		if err := r.m.Adopt(t.Context(), agent); err != nil {
 			t.Fatal(err)
@@ -140,9 +149,7 @@ func TestNotReleased(t *testing.T) {
 	if err := r.m.Release(t.Context()); err == nil || !strings.Contains(err.Error(), "made by tool") {
 		t.Errorf("error %v", err)
 	}
-	agent := filepath.Join(t.TempDir(), "agent")
-	os.WriteFile(agent, []byte("agent"), 0o755)
-	if err := r.m.Adopt(t.Context(), agent); err != nil {
+	if err := r.m.Adopt(t.Context(), r.agent(t)); err != nil {
 		t.Fatal(err)
 	}
 	f := someFacts()
