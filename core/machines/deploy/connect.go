@@ -104,7 +104,8 @@ func (s *Session) Link(ctx context.Context, ms *MachineState) (*link.Link, error
 // tries until the deadline; deadline 0 means one attempt.
 func (s *Session) connect(ctx context.Context, ms *MachineState, deadline time.Duration) (*Connection, error) {
 	start := time.Now()
-	for n := 1; ; n++ {
+	looked := start
+	for {
 		c, err := s.connectOnce(ctx, ms)
 		if err == nil {
 			return c, nil
@@ -118,7 +119,9 @@ func (s *Session) connect(ctx context.Context, ms *MachineState, deadline time.D
 		if time.Since(start) >= deadline {
 			return nil, s.unreachable(ctx, ms, time.Since(start), err)
 		}
-		if n%10 == 0 {
+		// An attempt may take half a minute where nobody answers.
+		if time.Since(looked) >= 5*time.Second {
+			looked = time.Now()
 			if err := s.stillRuns(ctx, ms); err != nil {
 				return nil, s.unreachable(ctx, ms, time.Since(start), err)
 			}
@@ -135,7 +138,7 @@ func (s *Session) connect(ctx context.Context, ms *MachineState, deadline time.D
 const cannotStart = "tool: cannot start this machine"
 
 // panicked is what a kernel says before it starts the machine again.
-const panicked = "end Kernel panic - not syncing"
+const panicked = "Rebooting in "
 
 // stillRuns finds that there is nothing to wait for.
 func (s *Session) stillRuns(ctx context.Context, ms *MachineState) error {
