@@ -4,6 +4,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 )
@@ -150,3 +151,32 @@ func (e *AwayError) Error() string { return e.At + " cannot be reached: " + e.Wh
 type Cutter interface {
 	Cut(ctx context.Context, m *Machine) error
 }
+
+// Shaper is a Backend that cannot make all hardware. Shape returns what it makes
+// where h is wanted; the same again for what it returned.
+type Shaper interface {
+	Shape(h Hardware) Hardware
+}
+
+// Snapshot is a state of a machine's disks, and of its memory where it ran, that
+// can be gone back to.
+type Snapshot struct {
+	Name        string `json:"name"` // unique on the machine
+	Description string `json:"description,omitempty"`
+	Current     bool   `json:"current,omitempty"` // what the machine has is this and what changed since
+}
+
+// Snapshotter is a Backend that takes snapshots of machines. RestoreSnapshot
+// takes a machine that does not run; the others do not care.
+type Snapshotter interface {
+	Snapshots(ctx context.Context, m *Machine) ([]Snapshot, error) // oldest first
+	TakeSnapshot(ctx context.Context, m *Machine, s Snapshot) error
+	RestoreSnapshot(ctx context.Context, m *Machine, name string) error
+	DeleteSnapshot(ctx context.Context, m *Machine, name string) error
+}
+
+// Errors of a Snapshotter, for errors.Is.
+var (
+	ErrSnapshotExists = errors.New("there is a snapshot of that name already")
+	ErrNoSnapshot     = errors.New("there is no snapshot of that name")
+)

@@ -1,0 +1,261 @@
+package virtualbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"tool/core/machines/deploy"
+)
+
+// media returns all disks that VirtualBox knows.
+func (b *Backend) media(ctx context.Context) ([]medium, error) {
+	out, err := b.m.run(ctx, "list", "hdds")
+	return parseMedia(out), err
+}
+
+// medium returns what VirtualBox knows of the disk in a file.
+func (b *Backend) medium(ctx context.Context, path string) (medium, error) {
+	out, err := b.m.run(ctx, "showmediuminfo", "disk", path)
+	if err != nil {
+		return medium{state: "inaccessible", problem: err.Error(), location: path}, ctx.Err()
+	}
+	all := parseMedia(out)
+	if len(all) != 1 {
+		return medium{}, fmt.Errorf("VBoxManage showmediuminfo %s tells of %d disks", path, len(all))
+	}
+	return all[0], nil
+}
+
+// convert makes a disk from a raw image, whole or not at all. Its UUID is given,
+// so that one made again takes the place of the one before.
+func (b *Backend) convert(ctx context.Context, image, path, id string) error {
+	image, err := filepath.EvalSymlinks(image)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(image)
+	if err != nil {
+		return err
+	}
+	if info.Size() == 0 || info.Size()%512 != 0 {
+		return fmt.Errorf("%s has %d bytes, which is no whole number of sectors", image, info.Size())
+	}
+	tmp := path + tmpSuffix
+	if err := remove(tmp); err != nil {
+		return err
+	}
+	if _, err := b.m.runFor(ctx, longTimeout, "convertfromraw", image, tmp, "--format", "VDI", "--uuid", id); err != nil {
+		return errors.Join(err, remove(tmp))
+	}
+	// Seeds hold keys, and the folder is not the only thing that guards them.
+	if err := os.Chmod(tmp, 0o600); err != nil {
+		return err
+	}
+	if err := syncFile(tmp); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+// base makes the disk that all machines of the deployment with the same image
+// share, if it is not there yet, and returns its path. The caller has the lock.
+func (b *Backend) base(ctx context.Context, m *deploy.Machine) (string, error) {
+	image, err := filepath.EvalSymlinks(m.Root)
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(image)
+	if err != nil {
+		return "", err
+	}
+	// Names in the store are of content; elsewhere, time and size tell.
+	id := uuidOf("base", m.Deployment, filepath.Base(image), strconv.FormatInt(info.Size(), 10), strconv.FormatInt(info.ModTime().UnixNano(), 10))
+	path := filepath.Join(m.NetDir, "base-"+id[:8]+".vdi")
+	if exists(path) {
+		return path, nil
+	}
+	return path, b.convert(ctx, image, path, id)
+}
+
+// makeDisk makes the machine's disk above the base image. One that is there
+// stays: it holds the machine's data.
+func (b *Backend) makeDisk(ctx context.Context, m *deploy.Machine) error {
+	root := filepath.Join(m.Dir, rootFile)
+	making := root + makingSuffix
+	if exists(root) && !exists(making) {
+		return nil
+	}
+	v, err := b.atRest(ctx, m)
+	if err != nil {
+		return err
+	}
+	if n := len(v.snapshots()); n > 0 {
+		return fmt.Errorf("its disk is gone, and its %d snapshots are only what changed since: put %s back, or destroy the machine", n, root)
+	}
+	if err := needs("a base image", m.Root); err != nil {
+		return err
+	}
+	unlock, err := lock(ctx, filepath.Join(m.NetDir, baseLock))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	base, err := b.base(ctx, m)
+	if err != nil {
+		return fmt.Errorf("make the base image: %w", err)
+	}
+	if err := b.forgetDisk(ctx, m, v, portRoot, root); err != nil {
+		return err
+	}
+	// VirtualBox writes down the disk where it is made, so it cannot be renamed:
+	// another file says that it is not finished.
+	if err := writeFile(making, nil); err != nil {
+		return err
+	}
+	if _, err := b.m.run(ctx, "createmedium", "disk", "--filename", root, "--diffparent", base, "--format", "VDI"); err != nil {
+		return err
+	}
+	d, err := b.medium(ctx, root)
+	if err != nil {
+		return err
+	}
+	if m.Hardware.Disk < d.capacity {
+		return fmt.Errorf("a disk of %d MiB is smaller than the base image, which has %d MiB: give the machine a larger one", m.Hardware.Disk, d.capacity)
+	}
+	if m.Hardware.Disk > d.capacity {
+		if _, err := b.m.run(ctx, "modifymedium", "disk", root, "--resize", strconv.Itoa(m.Hardware.Disk)); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(root, 0o600); err != nil {
+		return err
+	}
+	if err := syncFile(root); err != nil {
+		return err
+	}
+	return remove(making)
+}
+
+// forgetDisk detaches what is at a port, and lets VirtualBox forget what it knows
+// of a file that is to be made again.
+func (b *Backend) forgetDisk(ctx context.Context, m *deploy.Machine, v *machine, port int, path string) error {
+	if at := v.info[portKey(port)]; at != "" && at != "none" {
+		if err := b.attach(ctx, m, port, "none"); err != nil {
+			return err
+		}
+	}
+	all, err := b.media(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		if d.location == path {
+			if _, err := b.m.run(ctx, "closemedium", "disk", d.id); err != nil {
+				return err
+			}
+		}
+	}
+	return remove(path)
+}
+
+// placeSeed makes the seed disk from the seed that m has. The machine takes it in
+// at its next start if it is new to it.
+func (b *Backend) placeSeed(ctx context.Context, m *deploy.Machine) error {
+	if m.Seed == "" {
+		return errors.New("there is no seed to attach")
+	}
+	if _, err := b.atRest(ctx, m); err != nil {
+		return err
+	}
+	return b.convert(ctx, m.Seed, filepath.Join(m.Dir, seedFile), diskID(m, seedFile))
+}
+
+// placeBoot makes the disk with the EFI system partition. It holds the machine's
+// own entries after its first start, so one that is there stays.
+func (b *Backend) placeBoot(ctx context.Context, m *deploy.Machine) error {
+	esp := filepath.Join(m.Dir, espFile)
+	if exists(esp) {
+		return nil
+	}
+	if _, err := b.atRest(ctx, m); err != nil {
+		return err
+	}
+	if err := needs("an image of the EFI system partition", m.ESP); err != nil {
+		return err
+	}
+	return b.convert(ctx, m.ESP, esp, diskID(m, espFile))
+}
+
+// resizeDisk lets the disk be as large as wanted: the newest layer of it, where
+// there are snapshots. The machine's init lets the file system follow.
+func (b *Backend) resizeDisk(ctx context.Context, m *deploy.Machine) error {
+	v, err := b.atRest(ctx, m)
+	if err != nil {
+		return err
+	}
+	at := v.info[portKey(portRoot)]
+	if at == "" || at == "none" {
+		at = filepath.Join(m.Dir, rootFile)
+	}
+	d, err := b.medium(ctx, at)
+	if err != nil || d.capacity >= m.Hardware.Disk {
+		return err
+	}
+	_, err = b.m.run(ctx, "modifymedium", "disk", at, "--resize", strconv.Itoa(m.Hardware.Disk))
+	return err
+}
+
+// removeBases removes the base images that no disk is above any more.
+func (b *Backend) removeBases(ctx context.Context, m *deploy.Machine) error {
+	if m.NetDir == "" || !exists(m.NetDir) {
+		return nil
+	}
+	unlock, err := lock(ctx, filepath.Join(m.NetDir, baseLock))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	bases, err := filepath.Glob(filepath.Join(m.NetDir, "base-*.vdi"))
+	if err != nil || len(bases) == 0 {
+		return err
+	}
+	all, err := b.media(ctx)
+	if err != nil {
+		return err
+	}
+	used, err := filepath.Glob(filepath.Join(filepath.Dir(m.Dir), "*", rootFile))
+	if err != nil {
+		return err
+	}
+	for _, path := range bases {
+		i := slices.IndexFunc(all, func(d medium) bool { return d.location == path })
+		if i >= 0 && slices.ContainsFunc(all, func(d medium) bool { return d.parent == all[i].id }) {
+			continue
+		}
+		if i < 0 && len(used) > 0 {
+			continue // some machine may be between two steps; the last one takes it along
+		}
+		if i >= 0 {
+			if _, err := b.m.run(ctx, "closemedium", "disk", all[i].id); err != nil {
+				return err
+			}
+		}
+		if err := remove(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -1,0 +1,237 @@
+package virtualbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"tool/core/machines/deploy"
+)
+
+// A network with the host is an interface of VirtualBox's that we make. Its name,
+// vboxnet0 or another, is VirtualBox's choice and is written down; before it is
+// made the names that there were are, so that one that was made by a command
+// which did not live to write its name down is found again.
+
+// hostonly is hostonly.json.
+type hostonly struct {
+	Version int      `json:"version"`
+	Before  []string `json:"before"` // interfaces that there were before ours was made
+	Name    string   `json:"name,omitempty"`
+}
+
+const hostonlyVersion = 1
+
+// networksFile is where an administrator widens the addresses that VirtualBox
+// allows for such networks.
+const networksFile = "/etc/vbox/networks.conf"
+
+// allowed are VirtualBox's own limits, where networks.conf says nothing.
+var allowed = netip.MustParsePrefix("192.168.56.0/21")
+
+// checkRange reports that VirtualBox would refuse the addresses of a network.
+func checkRange(p netip.Prefix, file string) error {
+	ranges := []netip.Prefix{allowed}
+	b, err := readFile(file, 1<<20)
+	if err == nil {
+		ranges = parseRanges(string(b))
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, r := range ranges {
+		if r.Bits() <= p.Bits() && r.Contains(p.Addr()) {
+			return nil
+		}
+	}
+	return fmt.Errorf("VirtualBox does not allow the addresses %s for a network with the host: choose others (deployment(cidr = …) or --cidr) within %s, or add a line \"* %s\" to %s", p, rangesText(ranges), p, file)
+}
+
+// parseRanges reads networks.conf: lines "* RANGE RANGE…".
+func parseRanges(text string) []netip.Prefix {
+	var out []netip.Prefix
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) < 2 || f[0] != "*" {
+			continue
+		}
+		for _, x := range f[1:] {
+			if p, err := netip.ParsePrefix(x); err == nil {
+				out = append(out, p.Masked())
+			}
+		}
+	}
+	return out
+}
+
+func rangesText(rs []netip.Prefix) string {
+	var s []string
+	for _, r := range rs {
+		s = append(s, r.String())
+	}
+	return strings.Join(s, ", ")
+}
+
+func readHostonly(dir string) (*hostonly, error) {
+	b, err := readFile(filepath.Join(dir, hostonlyFile), 1<<20)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var h hostonly
+	if err := json.Unmarshal(b, &h); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, hostonlyFile), err)
+	}
+	if h.Version != hostonlyVersion {
+		return nil, fmt.Errorf("%s: version %d, this program knows %d", filepath.Join(dir, hostonlyFile), h.Version, hostonlyVersion)
+	}
+	return &h, nil
+}
+
+func (h *hostonly) write(dir string) error {
+	b, err := json.MarshalIndent(h, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, hostonlyFile), append(b, '\n'))
+}
+
+// wanted returns what m is to be, with the host's interface where there is one.
+func (b *Backend) wanted(ctx context.Context, m *deploy.Machine) (*config, error) {
+	c := configOf(m)
+	if c.network != networkHostonly {
+		return c, nil
+	}
+	h, err := readHostonly(m.NetDir)
+	if err != nil || h == nil || h.Name == "" {
+		return c, err
+	}
+	all, err := b.interfaces(ctx)
+	if err != nil {
+		return nil, err
+	}
+	addr, mask := hostAddress(m.Address)
+	for _, i := range all {
+		if i.name == h.Name && i.address == addr && i.mask == mask {
+			c.adapter = i.name
+		}
+	}
+	return c, nil
+}
+
+func (b *Backend) interfaces(ctx context.Context) ([]hostInterface, error) {
+	out, err := b.m.run(ctx, "list", "hostonlyifs")
+	return parseInterfaces(out), err
+}
+
+// hostAddress is the host's own address in the network: the first one.
+func hostAddress(p netip.Prefix) (addr, mask string) {
+	if !p.IsValid() {
+		return "", ""
+	}
+	return p.Masked().Addr().Next().String(), net.IP(net.CIDRMask(p.Bits(), 32)).String()
+}
+
+// makeNetwork makes the network with the host, if it is not there.
+func (b *Backend) makeNetwork(ctx context.Context, m *deploy.Machine) error {
+	if err := configOf(m).check(); err != nil {
+		return err
+	}
+	unlock, err := lock(ctx, filepath.Join(m.NetDir, baseLock))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	all, err := b.interfaces(ctx)
+	if err != nil {
+		return err
+	}
+	h, err := readHostonly(m.NetDir)
+	if err != nil {
+		return err
+	}
+	if h == nil {
+		h = &hostonly{Version: hostonlyVersion}
+		for _, i := range all {
+			h.Before = append(h.Before, i.name)
+		}
+		if err := h.write(m.NetDir); err != nil {
+			return err
+		}
+	}
+	has := func(name string) bool {
+		return slices.ContainsFunc(all, func(i hostInterface) bool { return i.name == name })
+	}
+	addr, mask := hostAddress(m.Address)
+	for _, i := range all {
+		if i.address == addr && i.name != h.Name {
+			return fmt.Errorf("the interface %s of this host has the address %s already: choose another network (--cidr), or remove it (VBoxManage hostonlyif remove %s)", i.name, addr, i.name)
+		}
+	}
+	if h.Name == "" || !has(h.Name) {
+		h.Name = ""
+		for _, i := range all {
+			if !slices.Contains(h.Before, i.name) && h.Name == "" && i.address == "" {
+				h.Name = i.name
+			}
+		}
+		if h.Name == "" {
+			out, err := b.m.run(ctx, "hostonlyif", "create")
+			if err != nil {
+				return fmt.Errorf("a network with the host cannot be made: %w; is the driver vboxnetadp loaded, and may you use it? the setting network=internal does without", err)
+			}
+			if h.Name = parseCreated(out); h.Name == "" {
+				return fmt.Errorf("VBoxManage hostonlyif create does not tell the name of what it made: %.200q", out)
+			}
+		}
+		if err := h.write(m.NetDir); err != nil {
+			return err
+		}
+	}
+	if _, err := b.m.run(ctx, "hostonlyif", "ipconfig", h.Name, "--ip", addr, "--netmask", mask); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(m.NetDir, m.Name+memberSuffix), nil)
+}
+
+// leaveNetwork takes the machine out of the network with the host, and removes
+// it if it was the last one.
+func (b *Backend) leaveNetwork(ctx context.Context, m *deploy.Machine) error {
+	if m.NetDir == "" || !exists(m.NetDir) {
+		return nil
+	}
+	unlock, err := lock(ctx, filepath.Join(m.NetDir, baseLock))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := remove(filepath.Join(m.NetDir, m.Name+memberSuffix)); err != nil {
+		return err
+	}
+	h, err := readHostonly(m.NetDir)
+	if err != nil || h == nil {
+		return err
+	}
+	members, err := filepath.Glob(filepath.Join(m.NetDir, "*"+memberSuffix))
+	if err != nil || len(members) > 0 {
+		return err
+	}
+	all, err := b.interfaces(ctx)
+	if err != nil {
+		return err
+	}
+	if h.Name != "" && slices.ContainsFunc(all, func(i hostInterface) bool { return i.name == h.Name }) {
+		if _, err := b.m.run(ctx, "hostonlyif", "remove", h.Name); err != nil {
+			return err
+		}
+	}
+	return remove(filepath.Join(m.NetDir, hostonlyFile))
+}

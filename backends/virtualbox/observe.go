@@ -1,0 +1,278 @@
+package virtualbox
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"tool/core/machines/deploy"
+)
+
+// What a machine may lack, in Observed.Missing.
+const (
+	partDisk   = "disk"
+	partSeed   = "seed"
+	partBoot   = "boot"
+	partConfig = "configuration"
+
+	// What a complete machine may lack.
+	partNetwork  = "network"
+	partForwards = "forwarded ports"
+)
+
+// blocker begins a problem because of which the machine cannot be made or
+// started: Plan tells it as an error.
+const blocker = "in the way: "
+
+// machine is what VirtualBox says of a machine.
+type machine struct {
+	registered   bool
+	inaccessible string // why its settings cannot be read, or ""
+	info         info
+}
+
+// VirtualBox's states of a machine.
+const (
+	vmOff      = "poweroff"
+	vmAborted  = "aborted"
+	vmSaved    = "saved"
+	vmASaved   = "aborted-saved"
+	vmRunning  = "running"
+	vmPaused   = "paused"
+	vmStuck    = "gurumeditation"
+	vmSnapshot = "livesnapshotting"
+)
+
+func (v *machine) state() string { return strings.ToLower(v.info["VMState"]) }
+
+// live reports whether a process of VirtualBox's has the machine.
+func (v *machine) live() bool {
+	switch v.state() {
+	case "", vmOff, vmAborted, vmSaved, vmASaved:
+		return false
+	}
+	return true
+}
+
+// passing reports whether the state is one on the way to another.
+func (v *machine) passing() bool {
+	switch v.state() {
+	case "", vmOff, vmAborted, vmSaved, vmASaved, vmRunning, vmPaused, vmStuck:
+		return false
+	}
+	return true
+}
+
+// look asks VirtualBox for a machine. It waits a little for the end of a state
+// that leads to another.
+func (b *Backend) look(ctx context.Context, m *deploy.Machine) (*machine, error) {
+	end := time.Now().Add(20 * time.Second)
+	for {
+		v, err := b.lookOnce(ctx, m)
+		if err != nil || !v.passing() || time.Now().After(end) {
+			return v, err
+		}
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (b *Backend) lookOnce(ctx context.Context, m *deploy.Machine) (*machine, error) {
+	out, err := b.m.run(ctx, "showvminfo", idOf(m), "--machinereadable")
+	switch {
+	case err == nil:
+		v := &machine{registered: true, info: parseInfo(out)}
+		if v.info["VMState"] == "" {
+			return nil, fmt.Errorf("VirtualBox does not tell the machine's state: %.200q", out)
+		}
+		return v, nil
+	case says(err, codeNotFound):
+		return &machine{info: info{}}, nil
+	case says(err, codeDenied):
+		return &machine{registered: true, inaccessible: "its settings " + settingsOf(m) + " cannot be read", info: info{}}, nil
+	}
+	return nil, err
+}
+
+// Observe implements deploy.Backend.
+func (b *Backend) Observe(ctx context.Context, m *deploy.Machine) (*deploy.Observed, error) {
+	o, err := b.observe(ctx, m)
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: observe: %w", m.Name, err)
+	}
+	return o, nil
+}
+
+func (b *Backend) observe(ctx context.Context, m *deploy.Machine) (*deploy.Observed, error) {
+	o := &deploy.Observed{ID: idOf(m), State: deploy.StateMissing}
+	v, err := b.look(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	if o.Exists = v.registered || anything(m); !o.Exists {
+		return o, b.findBlockers(ctx, m, o)
+	}
+	o.State = stateOf(m, v)
+	if v.registered && v.inaccessible == "" {
+		if err := b.observeInfo(ctx, m, v, o); err != nil {
+			return nil, err
+		}
+	} else {
+		if v.inaccessible != "" {
+			o.Problems = append(o.Problems, v.inaccessible)
+		} else if err := b.findBlockers(ctx, m, o); err != nil {
+			return nil, err
+		}
+		o.Missing = append(o.Missing, partConfig)
+	}
+	if !exists(filepath.Join(m.Dir, rootFile)) || exists(filepath.Join(m.Dir, rootFile+makingSuffix)) {
+		o.Missing = append(o.Missing, partDisk)
+	}
+	// A machine that has taken its seed in does not need it any more, but it is
+	// attached: without it VirtualBox starts nothing.
+	seed := exists(filepath.Join(m.Dir, seedFile))
+	if !seed && (m.Seed != "" || v.info[portKey(portSeed)] != "" && v.info[portKey(portSeed)] != "none") {
+		o.Missing = append(o.Missing, partSeed)
+	}
+	if !exists(filepath.Join(m.Dir, espFile)) {
+		o.Missing = append(o.Missing, partBoot)
+	}
+	o.Complete = len(o.Missing) == 0
+	c, err := b.wanted(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	if c.network == networkHostonly && c.adapter == "" {
+		o.Missing = append(o.Missing, partNetwork)
+	}
+	if v.registered && v.inaccessible == "" {
+		if remove, add := ruleChanges(v.info.rules(), c.rules); len(remove)+len(add) > 0 {
+			o.Missing = append(o.Missing, partForwards)
+		}
+		o.Drift = c.drift(v.info)
+	}
+	return o, nil
+}
+
+// observeInfo takes over what VirtualBox says of a machine.
+func (b *Backend) observeInfo(ctx context.Context, m *deploy.Machine, v *machine, o *deploy.Observed) error {
+	o.Hardware = deploy.Hardware{Memory: v.info.number("memory"), CPUs: v.info.number("cpus"), Firmware: uefi}
+	switch v.state() {
+	case vmRunning:
+		if emulated(logOf(m)) {
+			o.Patience = emulatedPatience
+		}
+	case vmSaved, vmASaved:
+		o.Problems = append(o.Problems, "VirtualBox has saved its state: it goes on from there when it is started")
+	case vmStuck:
+		o.Problems = append(o.Problems, "VirtualBox stopped it, for it cannot go on (guru meditation); its log:\n"+tail(logOf(m), 8))
+	}
+	if o.State == deploy.StateCrashed && v.state() == vmAborted {
+		o.Problems = append(o.Problems, "its process ended without being told to")
+	}
+	at := v.info[portKey(portRoot)]
+	if at == "" || at == "none" {
+		o.Missing = append(o.Missing, partConfig)
+		at = filepath.Join(m.Dir, rootFile)
+	} else if v.info[portKey(portESP)] != filepath.Join(m.Dir, espFile) && len(v.snapshots()) == 0 {
+		o.Missing = append(o.Missing, partConfig)
+	}
+	if !exists(at) {
+		if at != filepath.Join(m.Dir, rootFile) {
+			o.Problems = append(o.Problems, blocker+at+" is gone, which holds what changed since its last snapshot: put it back, or destroy the machine")
+		}
+		return nil
+	}
+	d, err := b.medium(ctx, at)
+	if err != nil {
+		return err
+	}
+	o.Hardware.Disk = d.capacity
+	if d.state == "inaccessible" && exists(at) {
+		o.Problems = append(o.Problems, fmt.Sprintf("%sits disk cannot be read: %.300s: put what is missing back, or destroy the machine", blocker, d.problem))
+	}
+	return nil
+}
+
+// snapshots returns the names of the machine's snapshots.
+func (v *machine) snapshots() []string {
+	var names []string
+	for key, value := range v.info {
+		if key == "SnapshotName" || strings.HasPrefix(key, "SnapshotName-") {
+			names = append(names, value)
+		}
+	}
+	return names
+}
+
+// stateOf translates VirtualBox's state. The file "running" tells a machine that
+// was stopped from one that ended on its own.
+func stateOf(m *deploy.Machine, v *machine) deploy.State {
+	switch v.state() {
+	case vmRunning, vmSnapshot:
+		return deploy.StateRunning
+	case vmPaused, vmSaved, vmASaved:
+		return deploy.StatePaused
+	case vmStuck:
+		return deploy.StateCrashed
+	case vmOff, vmAborted, "":
+		if exists(filepath.Join(m.Dir, runningFile)) {
+			return deploy.StateCrashed
+		}
+		return deploy.StateStopped
+	}
+	return deploy.StateUnknown
+}
+
+// anything reports whether the machine's folder holds anything of it.
+func anything(m *deploy.Machine) bool {
+	entries, err := os.ReadDir(m.Dir)
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		if e.Name() != lockFile {
+			return true
+		}
+	}
+	return false
+}
+
+// findBlockers looks for what keeps a machine from being made: another one of
+// its name, and disks of its own that are registered elsewhere.
+func (b *Backend) findBlockers(ctx context.Context, m *deploy.Machine, o *deploy.Observed) error {
+	out, err := b.m.run(ctx, "list", "vms")
+	if err != nil {
+		return err
+	}
+	for _, l := range parseList(out) {
+		if l.name == nameOf(m) && l.id != idOf(m) {
+			o.Problems = append(o.Problems, fmt.Sprintf("%sVirtualBox has a machine %s (%s) already, which is not this deployment's: rename it (VBoxManage modifyvm %s --name OTHER) or remove it", blocker, l.name, l.id, l.id))
+		}
+	}
+	all, err := b.media(ctx)
+	if err != nil {
+		return err
+	}
+	ours := map[string]string{diskID(m, espFile): filepath.Join(m.Dir, espFile), diskID(m, seedFile): filepath.Join(m.Dir, seedFile)}
+	for _, d := range all {
+		if want, ok := ours[d.id]; ok && d.location != want {
+			o.Problems = append(o.Problems, fmt.Sprintf("%s%s is a disk of this machine from another place, and registered: remove it (VBoxManage closemedium disk %s)", blocker, d.location, d.id))
+		}
+	}
+	return nil
+}
+
+// emulatedPatience is how many times longer things take where VirtualBox
+// interprets the machine's instructions instead of letting the processor.
+const emulatedPatience = 60
+
+// emulated reads from VirtualBox's log how the machine's processor is made.
+func emulated(log string) bool {
+	head, err := readHead(log, 256<<10)
+	return err == nil && (strings.Contains(head, "fIemExecutesAll=true") || strings.Contains(head, "HMR3Init: Falling back on IEM"))
+}

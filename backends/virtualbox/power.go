@@ -1,0 +1,279 @@
+package virtualbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"tool/core/machines/deploy"
+)
+
+// The file "running" is there from just before a machine is started until it is
+// told to end. So a machine that is off although the file is there has ended on
+// its own: its process crashed or was killed, or its guest switched off.
+// VirtualBox's own "aborted" stays until the next start, whatever comes between.
+
+const (
+	// startTimeout is how long a machine may take until VirtualBox runs it.
+	startTimeout = 3 * time.Minute
+	// offTimeout is how long VirtualBox may take to end a machine's process.
+	offTimeout = 60 * time.Second
+	// consoleKept is how large a console's log may be when a machine starts.
+	consoleKept = 8 << 20
+)
+
+// start starts the machine and returns when it runs.
+func (b *Backend) start(ctx context.Context, m *deploy.Machine) error {
+	v, err := b.look(ctx, m)
+	if err != nil {
+		return err
+	}
+	running := filepath.Join(m.Dir, runningFile)
+	switch {
+	case !v.registered || v.inaccessible != "":
+		return errors.New("it is not configured yet")
+	case v.state() == vmRunning || v.state() == vmPaused:
+		if err := writeFile(running, nil); err != nil {
+			return err
+		}
+		return b.resume(ctx, m)
+	case v.live():
+		return fmt.Errorf("VirtualBox says that it is %s: stop it first", v.state())
+	}
+	if err := checkPorts(ctx, v.info.rules()); err != nil {
+		return err
+	}
+	// VirtualBox begins the file anew; what was told before a crash is of use.
+	console := b.Console(m)
+	if info, err := os.Stat(console); err == nil && info.Size() > 0 {
+		if err := os.Rename(console, console+".old"); err != nil {
+			return err
+		}
+	}
+	if err := writeFile(running, nil); err != nil {
+		return err
+	}
+	_, startErr := b.m.runFor(ctx, startTimeout, "startvm", idOf(m), "--type", "headless")
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	err = b.await(ctx, m, startTimeout, func(v *machine) bool { return v.state() == vmRunning }, startErr != nil)
+	if startErr != nil {
+		err = startErr
+		if v, lerr := b.look(ctx, m); lerr == nil && v.state() == vmRunning {
+			err = nil
+		}
+	}
+	if err == nil {
+		err = b.checkForwards(m)
+		if err != nil {
+			err = errors.Join(err, b.powerOff(ctx, m))
+		}
+	}
+	if err != nil {
+		if v, lerr := b.look(ctx, m); lerr == nil && !v.live() {
+			// It never ran, so it did not crash.
+			err = errors.Join(b.report(m, v, err), remove(running))
+		}
+	}
+	return err
+}
+
+// await waits until the machine is as wanted. With once it looks only once, for
+// who knows already that something is wrong.
+func (b *Backend) await(ctx context.Context, m *deploy.Machine, limit time.Duration, done func(*machine) bool, once bool) error {
+	end := time.Now().Add(limit)
+	for {
+		v, err := b.look(ctx, m)
+		if err != nil {
+			return err
+		}
+		switch {
+		case done(v):
+			return nil
+		case once || time.Now().After(end):
+			return b.report(m, v, fmt.Errorf("it is %s after %s", v.state(), limit))
+		}
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// report adds to an error what the machine and VirtualBox said last, and what
+// there is to do about it.
+func (b *Backend) report(m *deploy.Machine, v *machine, err error) error {
+	var s strings.Builder
+	fmt.Fprintf(&s, "\nVirtualBox says that it is %s", v.state())
+	log := tail(logOf(m), 12)
+	if hint := hintOf(err.Error() + "\n" + log); hint != "" {
+		fmt.Fprintf(&s, "\n%s", hint)
+	}
+	if c := tail(b.Console(m), 10); c != "" {
+		fmt.Fprintf(&s, "\nthe end of its console:\n%s", deploy.Printable(c))
+	}
+	if log != "" {
+		fmt.Fprintf(&s, "\nthe end of VirtualBox's log:\n%s", deploy.Printable(log))
+	}
+	return fmt.Errorf("%w%s", err, s.String())
+}
+
+// hints are what to do about errors that VirtualBox tells by a name.
+var hints = []struct{ name, text string }{
+	{"VERR_SUP_DRIVERLESS", "VirtualBox's kernel driver is needed for that: load it (modprobe vboxdrv)"},
+	{"VERR_VMX_IN_VMX_ROOT_MODE", "another hypervisor uses the processor: end its machines, or unload it (rmmod kvm_intel)"},
+	{"VERR_SVM_IN_USE", "another hypervisor uses the processor: end its machines, or unload it (rmmod kvm_amd)"},
+	{"VERR_VM_DRIVER_NOT_INSTALLED", "VirtualBox's kernel driver is not loaded: modprobe vboxdrv"},
+	{"VERR_VM_DRIVER_VERSION_MISMATCH", "VirtualBox's kernel driver is of another version: build it again (/sbin/vboxconfig)"},
+	{"VERR_VMX_NO_VMX", "the processor's virtualization is switched off, or this host is itself a virtual machine without it"},
+	{"VERR_SVM_NO_SVM", "the processor's virtualization is switched off, or this host is itself a virtual machine without it"},
+	{"VERR_NEM_NOT_AVAILABLE", "the processor's virtualization cannot be used"},
+	{"VERR_NO_MEMORY", "the host has not enough memory for it"},
+	{"VERR_DISK_FULL", "the host's disk is full"},
+	{"Nonexistent host networking interface", "its network with the host is gone: deploy again, which makes it"},
+	{"terminated unexpectedly during startup", "is VirtualBox's kernel driver loaded, and may you use it? VBoxHeadless --startvm tells more"},
+}
+
+func hintOf(text string) string {
+	for _, h := range hints {
+		if strings.Contains(text, h.name) {
+			return h.text
+		}
+	}
+	return ""
+}
+
+// checkForwards finds ports that VirtualBox could not listen at: it starts the
+// machine all the same, and only its log tells.
+func (b *Backend) checkForwards(m *deploy.Machine) error {
+	log, err := readHead(logOf(m), 4<<20)
+	if err != nil {
+		return nil // where it is not readable, connecting will tell
+	}
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, "VERR_NAT_REDIR_SETUP") || strings.Contains(line, "NAT") && strings.Contains(line, "failed") && strings.Contains(line, "port-forward") {
+			return fmt.Errorf("a port of this host that leads to it was taken by another program just now: %s", strings.TrimSpace(line))
+		}
+	}
+	return nil
+}
+
+// portGrace is how long a port may still be taken: what a process that was just
+// killed listened at, the kernel closes a moment after it has gone.
+const portGrace = 3 * time.Second
+
+// checkPorts finds out what VirtualBox would not say.
+func checkPorts(ctx context.Context, rules []rule) error {
+	end := time.Now().Add(portGrace)
+	for _, r := range rules {
+		a := net.JoinHostPort(r.addr, strconv.Itoa(r.port))
+		err := checkPort(a)
+		for errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end) {
+			if err := pause(ctx, 50*time.Millisecond); err != nil {
+				return err
+			}
+			err = checkPort(a)
+		}
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE):
+			return fmt.Errorf("the port %s of this host is taken by another program: end that, or choose another port", a)
+		case errors.Is(err, syscall.EACCES):
+			return fmt.Errorf("the port %s of this host needs privileges: choose one from 1024 on", a)
+		case err != nil:
+			return fmt.Errorf("the port %s of this host: %w", a, err)
+		}
+	}
+	return nil
+}
+
+func checkPort(addr string) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// resume lets a paused machine go on; a saved one is started from its saved
+// state.
+func (b *Backend) resume(ctx context.Context, m *deploy.Machine) error {
+	v, err := b.look(ctx, m)
+	if err != nil {
+		return err
+	}
+	switch v.state() {
+	case vmRunning:
+		return nil
+	case vmPaused:
+		if _, err := b.m.run(ctx, "controlvm", idOf(m), "resume"); err != nil {
+			return err
+		}
+		return b.await(ctx, m, startTimeout, func(v *machine) bool { return v.state() == vmRunning }, false)
+	case vmSaved, vmASaved:
+		return b.start(ctx, m)
+	}
+	return fmt.Errorf("VirtualBox says that it is %s, which cannot go on", v.state())
+}
+
+// stop lets the guest shut down, and ends it if it does not. What VirtualBox
+// saved of a machine that runs no more is discarded, as if its power were cut.
+func (b *Backend) stop(ctx context.Context, m *deploy.Machine) error {
+	v, err := b.look(ctx, m)
+	if err != nil {
+		return err
+	}
+	if err := remove(filepath.Join(m.Dir, runningFile)); err != nil {
+		return err
+	}
+	switch v.state() {
+	case "", vmOff, vmAborted:
+		return nil
+	case vmSaved, vmASaved:
+		_, err := b.m.run(ctx, "discardstate", idOf(m))
+		return err
+	case vmPaused:
+		if _, err := b.m.run(ctx, "controlvm", idOf(m), "resume"); err != nil {
+			return err
+		}
+	}
+	if v.state() != vmStuck {
+		if _, err := b.m.run(ctx, "controlvm", idOf(m), "acpipowerbutton"); err == nil {
+			err := b.await(ctx, m, b.o.StopTimeout, func(v *machine) bool { return !v.live() }, false)
+			if err == nil {
+				return nil
+			}
+			if ctx.Err() != nil {
+				return fmt.Errorf("it is still shutting down: %w", context.Cause(ctx))
+			}
+		}
+	}
+	return b.powerOff(ctx, m)
+}
+
+// powerOff ends the machine at once, as if its power were cut.
+func (b *Backend) powerOff(ctx context.Context, m *deploy.Machine) error {
+	_, offErr := b.m.run(ctx, "controlvm", idOf(m), "poweroff")
+	err := b.await(ctx, m, offTimeout, func(v *machine) bool { return !v.live() }, offErr != nil)
+	if err != nil && offErr != nil {
+		return offErr
+	}
+	return err
+}
+
+// Cut implements deploy.Cutter: it is seen as crashed until it is started again.
+func (b *Backend) Cut(ctx context.Context, m *deploy.Machine) error {
+	return b.locked(ctx, m, "cut its power", func(ctx context.Context, m *deploy.Machine) error {
+		v, err := b.look(ctx, m)
+		if err != nil || !v.live() {
+			return err
+		}
+		return b.powerOff(ctx, m)
+	})
+}
