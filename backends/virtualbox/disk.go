@@ -120,14 +120,14 @@ func (b *Backend) makeDisk(ctx context.Context, m *deploy.Machine) error {
 	if _, err := b.m.run(ctx, "createmedium", "disk", "--filename", root, "--diffparent", base, "--format", "VDI"); err != nil {
 		return err
 	}
-	d, err := b.medium(ctx, root)
+	have, err := vdiCapacity(root)
 	if err != nil {
 		return err
 	}
-	if m.Hardware.Disk < d.capacity {
-		return fmt.Errorf("a disk of %d MiB is smaller than the base image, which has %d MiB: give the machine a larger one", m.Hardware.Disk, d.capacity)
+	if m.Hardware.Disk < have {
+		return fmt.Errorf("a disk of %d MiB is smaller than the base image, which has %d MiB: give the machine a larger one", m.Hardware.Disk, have)
 	}
-	if m.Hardware.Disk > d.capacity {
+	if m.Hardware.Disk > have {
 		if _, err := b.m.run(ctx, "modifymedium", "disk", root, "--resize", strconv.Itoa(m.Hardware.Disk)); err != nil {
 			return err
 		}
@@ -202,8 +202,8 @@ func (b *Backend) resizeDisk(ctx context.Context, m *deploy.Machine) error {
 	if at == "" || at == "none" {
 		at = filepath.Join(m.Dir, rootFile)
 	}
-	d, err := b.medium(ctx, at)
-	if err != nil || d.capacity >= m.Hardware.Disk {
+	have, err := vdiCapacity(at)
+	if err != nil || have >= m.Hardware.Disk {
 		return err
 	}
 	_, err = b.m.run(ctx, "modifymedium", "disk", at, "--resize", strconv.Itoa(m.Hardware.Disk))

@@ -187,11 +187,18 @@ func (b *Backend) observeInfo(ctx context.Context, m *deploy.Machine, v *machine
 		}
 		return nil
 	}
+	var err error
+	if o.Hardware.Disk, err = vdiCapacity(at); err != nil {
+		o.Problems = append(o.Problems, blocker+err.Error()+": put it back, or destroy the machine")
+		return nil
+	}
+	if v.live() {
+		return nil
+	}
 	d, err := b.medium(ctx, at)
 	if err != nil {
 		return err
 	}
-	o.Hardware.Disk = d.capacity
 	if d.state == "inaccessible" && exists(at) {
 		o.Problems = append(o.Problems, fmt.Sprintf("%sits disk cannot be read: %.300s: put what is missing back, or destroy the machine", blocker, d.problem))
 	}

@@ -28,7 +28,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			buildCommand(), testCommand(), createCommand(), deployCommand(), planCommand(), infoCommand(), listCommand(), checkCommand(),
 			sshCommand(), execCommand(), logsCommand(), consoleCommand(), generationsCommand(), rollbackCommand(), diffCommand(),
-			startCommand(), stopCommand(), rebootCommand(), destroyCommand(), deleteCommand(), exportCommand(), importCommand(),
+			startCommand(), stopCommand(), rebootCommand(), snapshotCommand(), destroyCommand(), deleteCommand(), exportCommand(), importCommand(),
 			queryCommand(), aqueryCommand(), whyCommand(), pathInfoCommand(), lockCommand(),
 			gcCommand(), rootsCommand(), storeCommand(), logCommand(), docCommand(), versionCommand(),
 			completionCommand(), sandboxEnterCommand(), vmSwitchCommand(), agentCommand(),

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"tool/backends/virtualbox"
 	"tool/core/machines/deploy"
 )
 
@@ -16,7 +18,7 @@ func createCommand() *cli.Command {
 		ArgsUsage: "TARGET",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "deployment", Aliases: []string{"d"}, Usage: "its `NAME` (default: the target's)"},
-			&cli.StringFlag{Name: "backend", Usage: "where its machines run: `NAME` of auto, qemu, ssh"},
+			&cli.StringFlag{Name: "backend", Usage: "where its machines run: `NAME` of auto, virtualbox, qemu, ssh"},
 			&cli.StringFlag{Name: "cidr", Usage: "its private `NETWORK`, instead of the target's"},
 		},
 		Action: runCreate,
@@ -103,7 +105,16 @@ func settle(c *cli.Context, d *deploy.Deployment, o *deploy.Object) (note string
 func chooseBackend(ctx context.Context, name string) (chosen, note string, err error) {
 	all := machineBackends(nil)
 	if name == "" || name == "auto" {
-		return "qemu", "backend auto: qemu, which needs nothing of this host", nil
+		v := all[virtualbox.Name]
+		err := v.Usable(ctx)
+		if err == nil {
+			return v.Name(), "backend auto: virtualbox, which this host has", nil
+		}
+		if ctx.Err() != nil {
+			return "", "", ctx.Err()
+		}
+		why, _, _ := strings.Cut(err.Error(), "\n")
+		return "qemu", "backend auto: qemu, which needs nothing of this host (not virtualbox: " + why + ")", nil
 	}
 	b := all[name]
 	if b == nil {

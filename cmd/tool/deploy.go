@@ -19,7 +19,7 @@ func deployFlags() []cli.Flag {
 		deploymentFlag(),
 		&cli.StringSliceFlag{Name: "on", Usage: "only these `MACHINES`"},
 		&cli.StringFlag{Name: "mode", Value: "switch", Usage: "switch: now and at every boot; boot: at the next boot; test: now, until the next boot"},
-		&cli.StringFlag{Name: "backend", Usage: "where the machines of a new deployment run: `NAME` of auto, qemu, ssh"},
+		&cli.StringFlag{Name: "backend", Usage: "where the machines of a new deployment run: `NAME` of auto, virtualbox, qemu, ssh"},
 		&cli.StringFlag{Name: "cidr", Usage: "private `NETWORK` of a deployment without machines, instead of its target's"},
 		&cli.IntFlag{Name: "parallel", Usage: "switch at most `N` machines at a time, within what their rollout groups allow"},
 		&cli.BoolFlag{Name: "allow-destroy", Usage: "let machines be destroyed or replaced, with their data"},
@@ -98,7 +98,7 @@ func (w *deployment) open(d *deploy.Deployment) error {
 	w.options = &deploy.Options{
 		Mode: w.c.String("mode"), Parallel: w.c.Int("parallel"), On: onMachines(w.c), Allocator: a,
 		AllowDestroy: w.c.Bool("allow-destroy"), AllowEpoch: w.c.Bool("allow-epoch"), CopyOnly: w.c.Bool("copy-only"),
-		Images: func(context.Context) (*deploy.Images, error) { return buildImages(w.c, w.target, s) },
+		Images: func(context.Context) (*deploy.Images, error) { return buildImages(w.c, w.target, s, w.object.UEFI()) },
 	}
 	// Until the generation has its root, nothing else may keep what was built.
 	w.lease, err = s.Lease(w.c.Context)

@@ -13,6 +13,7 @@ import (
 
 	"tool/backends/qemu"
 	"tool/backends/ssh"
+	"tool/backends/virtualbox"
 	"tool/core/language/workspace"
 	"tool/core/machines/deploy"
 	"tool/core/model/event"
@@ -98,7 +99,8 @@ func machineBackends(agent *deploy.Binary) map[string]deploy.Backend {
 	}
 	q := qemu.New(qemu.Options{Switch: []string{exe, vmSwitchName}})
 	s := &ssh.Backend{Binary: agent}
-	return map[string]deploy.Backend{q.Name(): q, s.Name(): s}
+	v := virtualbox.New(virtualbox.Options{Program: os.Getenv("TOOL_VBOXMANAGE"), Driver: os.Getenv("TOOL_VBOXDRV")})
+	return map[string]deploy.Backend{q.Name(): q, s.Name(): s, v.Name(): v}
 }
 
 // newSession is a command's work on d, whose store may be nil where the command

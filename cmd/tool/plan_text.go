@@ -45,6 +45,9 @@ func printPlan(w io.Writer, p *deploy.Plan) {
 		fmt.Fprintf(w, "  %s: %s\n", m.Name, systemText(p, m))
 		printPackages(w, pal, m)
 		printUnits(w, pal, m)
+		if m.Snapshot != "" {
+			fmt.Fprintf(w, "    snapshot %s first: programs from before could not read what %s will have written\n", m.Snapshot, strings.Join(m.Crosses, ", "))
+		}
 		if m.Reboot != "" {
 			fmt.Fprintf(w, "    after the next reboot: %s\n", m.Reboot)
 		}

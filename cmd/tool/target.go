@@ -175,18 +175,23 @@ func buildDeployment(c *cli.Context, t *target) (*built, error) {
 	return out, nil
 }
 
-func buildImages(c *cli.Context, t *target, s *store.Store) (*deploy.Images, error) {
-	r, err := buildTarget(c, t, "images")
+// buildImages builds what machines are made from; uefi tells that some start by
+// UEFI which are not declared so.
+func buildImages(c *cli.Context, t *target, s *store.Store, uefi bool) (*deploy.Images, error) {
+	group := "images"
+	if uefi {
+		group = "images_uefi"
+	}
+	r, err := buildTarget(c, t, group)
 	if err != nil {
 		return nil, err
 	}
-	im := &deploy.Images{}
+	im := &deploy.Images{ESP: map[string]string{}}
 	for _, o := range r.Targets[0].Outputs {
-		switch store.Ref(o.Ref).Name() {
-		case "root.img":
+		if name := store.Ref(o.Ref).Name(); name == "root.img" {
 			im.Root = s.Path(store.Ref(o.Ref))
-		case "esp.img":
-			im.ESP = s.Path(store.Ref(o.Ref))
+		} else {
+			im.ESP[name] = s.Path(store.Ref(o.Ref))
 		}
 	}
 	if im.Root == "" {

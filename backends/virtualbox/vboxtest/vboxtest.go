@@ -16,6 +16,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,7 +54,7 @@ var install = sync.OnceValues(func() (*installed, error) {
 		return nil, err
 	}
 	i := &installed{dir: dir}
-	for _, p := range []string{"gcc", "unshare", "mount", "chroot"} {
+	for _, p := range []string{"gcc", "unshare", "nsenter", "mount", "chroot"} {
 		if _, err := exec.LookPath(p); err != nil {
 			return nil, err
 		}
@@ -95,38 +96,75 @@ func New(t *testing.T) *Host {
 	if err := os.WriteFile(h.Driver, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(h.Program, []byte(script(i, h, root)), 0o755); err != nil {
+	pid, err := h.hold(i, root)
+	if err != nil {
+		t.Log(err)
+		t.Skip("SKIPPED: a root file system of VirtualBox's packages cannot be made on this host")
+	}
+	if err := os.WriteFile(h.Program, []byte(h.script(root, pid)), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return h
 }
 
-// script is VBoxManage of a host: the real one, in a root file system of the
-// packages with everything else of this machine's. Every call has its own
-// mounts, which are gone with it.
-func script(i *installed, h *Host, root string) string {
-	user := ""
-	if os.Geteuid() != 0 {
-		user = "r"
-	}
-	return fmt.Sprintf(`#!/bin/sh
-export VBOX_USER_HOME=%[1]s VBOX_IPC_SOCKETID=%[2]s
-exec unshare -%[3]sm sh -ec '
-root=$1 tree=$2 headless=$3; shift 3
+// holder makes a root file system of the packages with everything else of this
+// machine's, in mounts of its own, and keeps them while it lives.
+const holder = `set -e
+root=$1 tree=$2 headless=$3
+for d in bin sbin lib lib64; do ln -s usr/$d "$root/$d"; done
 for d in /*; do
 	case $d in
 	/usr | /bin | /sbin | /lib*) ;;
 	*) [ ! -d "$d" ] || [ -L "$d" ] || { mkdir -p "$root$d"; mount --rbind "$d" "$root$d"; } ;;
 	esac
 done
-for d in bin sbin lib lib64; do [ -L "$root/$d" ] || ln -sfn usr/$d "$root/$d"; done
 mount --bind "$tree/usr" "$root/usr"
 mount --bind "$headless" "$root/usr/lib/virtualbox/VBoxHeadless"
-vbox() { chroot "$root" /usr/lib/virtualbox/VBoxManage "$@"; }
-if [ "$1" = startvm ]; then vbox modifyvm "$2" --vm-execution-engine recompiler 2>/dev/null || :; fi
-exec chroot "$root" /usr/lib/virtualbox/VBoxManage "$@"
-' sh %[4]s %[5]s %[6]s "$@"
-`, h.Home, filepath.Base(filepath.Dir(h.Program)), user, root, i.tree, i.headless)
+echo ready
+exec sleep infinity
+`
+
+// environment is what tells the host's processes from others.
+func (h *Host) environment() []string {
+	return []string{"VBOX_USER_HOME=" + h.Home, "VBOX_IPC_SOCKETID=" + filepath.Base(filepath.Dir(h.Program))}
+}
+
+// hold starts the holder and returns its process.
+func (h *Host) hold(i *installed, root string) (int, error) {
+	args := []string{"-m", "sh", "-c", holder, "sh", root, i.tree, i.headless}
+	if os.Geteuid() != 0 {
+		args = append([]string{"-r"}, args...)
+	}
+	cmd := exec.Command("unshare", args...)
+	cmd.Env = append(os.Environ(), h.environment()...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	go func() { _ = cmd.Wait() }() // it is ended by h.end
+	b := make([]byte, 6)
+	if _, err := io.ReadFull(out, b); err != nil || string(b) != "ready\n" {
+		return 0, fmt.Errorf("the holder of the mounts says %q: %w", b, err)
+	}
+	return cmd.Process.Pid, nil
+}
+
+// script is VBoxManage of the host: the real one, in the root file system.
+func (h *Host) script(root string, pid int) string {
+	user := ""
+	if os.Geteuid() != 0 {
+		user = " --user --preserve-credentials"
+	}
+	return fmt.Sprintf(`#!/bin/sh
+export %s
+vbox="nsenter --mount%s -t %d chroot %s /usr/lib/virtualbox/VBoxManage"
+if [ "$1" = startvm ]; then $vbox modifyvm "$2" --vm-execution-engine recompiler 2>/dev/null || :; fi
+exec $vbox "$@"
+`, strings.Join(h.environment(), " "), user, pid, root)
 }
 
 // Manage calls VBoxManage and returns what it says, of both kinds.

@@ -19,7 +19,7 @@ import (
 // Images is what new machines are made from: paths in the store.
 type Images struct {
 	Root string
-	ESP  string
+	ESP  map[string]string // by the names that the object has for them
 }
 
 // applier executes one plan.
@@ -199,7 +199,7 @@ func (a *applier) resources(ctx context.Context) error {
 // steps observes, plans and does until the goal is reached.
 func (s *Session) steps(ctx context.Context, b Backend, m *Machine, g Goal) error {
 	for range 4 {
-		o, err := b.Observe(ctx, m)
+		o, err := s.observe(ctx, b, m)
 		if err != nil {
 			return err
 		}
@@ -225,7 +225,7 @@ func (a *applier) boots(ctx context.Context) error {
 	names := a.having(func(m *MachinePlan) bool { return m.System == SystemBoot })
 	return a.perMachine(ctx, names, func(ms *MachineState, mp *MachinePlan) error {
 		a.doing(ms.Name, "booting")
-		c, err := a.conns.get(ctx, a.Session, ms, a.Deadlines.Boot)
+		c, err := a.conns.get(ctx, a.Session, ms, a.patient(ms.Name, a.Deadlines.Boot))
 		if err != nil {
 			return err
 		}

@@ -97,7 +97,7 @@ func (s *Session) Link(ctx context.Context, ms *MachineState) (*link.Link, error
 	if err != nil {
 		return nil, err
 	}
-	return link.Connect(ctx, conn, link.Config{User: "root", Key: s.D.KeyPrivate, HostKey: ms.HostKeyPub})
+	return link.Connect(ctx, conn, link.Config{User: "root", Key: s.D.KeyPrivate, HostKey: ms.HostKeyPub, Timeout: s.patient(ms.Name, handshake)})
 }
 
 // connect connects to a machine and its agent, which it brings up to date. It
@@ -146,7 +146,7 @@ func (s *Session) stillRuns(ctx context.Context, ms *MachineState) error {
 	if err != nil {
 		return err
 	}
-	o, err := b.Observe(ctx, s.D.machine(ms))
+	o, err := s.observe(ctx, b, s.D.machine(ms))
 	if err == nil && (o.State == StateStopped || o.State == StateCrashed || o.State == StateMissing) {
 		return errors.New("its process has ended")
 	}
@@ -168,7 +168,7 @@ func (s *Session) unreachable(ctx context.Context, ms *MachineState, after time.
 	if berr != nil {
 		return e
 	}
-	if o, err := b.Observe(ctx, s.D.machine(ms)); err == nil {
+	if o, err := s.observe(ctx, b, s.D.machine(ms)); err == nil {
 		e.State = o.State
 	}
 	if log := b.Console(s.D.machine(ms)); log != "" {

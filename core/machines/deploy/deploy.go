@@ -42,6 +42,12 @@ func (s *Session) Preview(ctx context.Context, o *Object, opt *Options) (*Plan, 
 }
 
 func (s *Session) preview(ctx context.Context, o *Object, opt *Options, conns *Connections) (*Plan, map[string]*MachineState, error) {
+	o.shape(func(name string) Backend {
+		if have := s.D.Machines[name]; have != nil {
+			return s.Backends[have.Backend]
+		}
+		return s.Backends[s.D.Backend]
+	})
 	alloc, err := Allocations(opt.Allocator, s.D, o, s.Backends)
 	if err != nil {
 		return nil, nil, err
@@ -318,7 +324,7 @@ func (a *applier) material(ctx context.Context, m *Machine, ms *MachineState, om
 	if a.images == nil {
 		return nil
 	}
-	m.Root, m.ESP = a.images.Root, a.images.ESP
+	m.Root, m.ESP = a.images.Root, a.images.ESP[om.ESP]
 	if mp.System != SystemBoot && mp.Resource != ResourceMend {
 		return nil
 	}

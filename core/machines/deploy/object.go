@@ -58,11 +58,13 @@ type ObjectMachine struct {
 	System   string                       `json:"system"`
 	Hardware Hardware                     `json:"hardware"`
 	Firmware string                       `json:"firmware,omitempty"`
+	ESP      string                       `json:"esp,omitempty"` // name of its EFI system partition's image
 	Settings map[string]map[string]string `json:"settings,omitempty"`
 	Services []system.Service             `json:"services"`
 
 	ref      store.Ref
 	manifest *system.Manifest
+	declared string // firmware, before the backend had its say
 }
 
 // Ref returns the machine's system.
@@ -170,6 +172,7 @@ func (o *Object) check() error {
 		if m.Hardware.Firmware == "" {
 			m.Hardware.Firmware = "direct"
 		}
+		m.declared = m.Hardware.Firmware
 	}
 	for _, g := range o.RolloutGroups {
 		for _, m := range g.Machines {
@@ -211,6 +214,22 @@ func (o *Object) Machine(name string) *ObjectMachine {
 		return &o.Machines[i]
 	}
 	return nil
+}
+
+// shape makes the hardware what the machines' backends can give.
+func (o *Object) shape(backend func(machine string) Backend) {
+	for i := range o.Machines {
+		m := &o.Machines[i]
+		if s, ok := backend(m.Name).(Shaper); ok {
+			m.Hardware = s.Shape(m.Hardware)
+		}
+	}
+}
+
+// UEFI reports whether a machine starts by UEFI that would need no EFI system
+// partition as it is declared.
+func (o *Object) UEFI() bool {
+	return slices.ContainsFunc(o.Machines, func(m ObjectMachine) bool { return m.Hardware.Firmware == "uefi" && m.declared != "uefi" })
 }
 
 // systems returns the refs of all machines' systems.

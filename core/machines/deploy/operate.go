@@ -68,7 +68,7 @@ func (s *Session) Observe(ctx context.Context, name string) (*Observed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.Observe(ctx, s.D.machine(ms))
+	return s.observe(ctx, b, s.D.machine(ms))
 }
 
 // Console returns the path of a machine's console log, or "".
@@ -94,7 +94,7 @@ func (s *Session) start(ctx context.Context, name string, with store.Ref) error 
 		return err
 	}
 	m := s.D.machine(ms)
-	o, err := b.Observe(ctx, m)
+	o, err := s.observe(ctx, b, m)
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func (s *Session) start(ctx context.Context, name string, with store.Ref) error 
 		return err
 	}
 	s.doing(name, "booting")
-	c, err := s.connect(ctx, ms, s.Deadlines.Boot)
+	c, err := s.connect(ctx, ms, s.patient(name, s.Deadlines.Boot))
 	if err != nil {
 		return err
 	}

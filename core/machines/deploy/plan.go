@@ -86,7 +86,9 @@ type MachinePlan struct {
 	SendBytes    int64                  `json:"send_bytes"`
 	SendBlobs    int                    `json:"send_blobs"`
 	Units        []system.UnitChange    `json:"units,omitempty"`
-	Reboot       string                 `json:"reboot,omitempty"` // why a reboot is needed for all of it to take effect
+	Crosses      []string               `json:"crosses,omitempty"`  // units whose data older programs cannot read afterwards
+	Snapshot     string                 `json:"snapshot,omitempty"` // taken before it switches, because of that
+	Reboot       string                 `json:"reboot,omitempty"`   // why a reboot is needed for all of it to take effect
 }
 
 const planVersion = 1

@@ -166,7 +166,13 @@ func planMachine(p *Plan, d *Deployment, want *Desired, om *ObjectMachine, s *Si
 		planContents(mp, nil, om.manifest, want, p)
 		return mp, nil
 	}
-	return mp, planSystem(p, d, want, om, ms, s, mp)
+	if err := planSystem(p, d, want, om, ms, s, mp); err != nil {
+		return nil, err
+	}
+	if _, ok := b.(Snapshotter); ok && mp.System == SystemSwitch && len(mp.Crosses) > 0 {
+		mp.Snapshot = snapshotBefore(p.Generation)
+	}
+	return mp, nil
 }
 
 // ModeError says that a machine's next start is not ours to decide.
@@ -231,6 +237,7 @@ func planContents(mp *MachinePlan, from, to *system.Manifest, want *Desired, p *
 	if c.RebootNeeded != nil {
 		mp.Reboot = c.RebootNeeded.Reason
 	}
+	mp.Crosses = c.Irreversible
 	for _, u := range system.Diff(to, from).Irreversible {
 		if !want.Epochs {
 			p.Refusals = append(p.Refusals, Refusal{mp.Name, fmt.Sprintf("%s: its data has a newer state epoch than the system it goes to can read", u), "--allow-epoch"})

@@ -18,7 +18,10 @@ func (s *Session) Reboot(ctx context.Context, name string, hard bool) error {
 	ms := s.D.Machines[name]
 	var trial int
 	var ref store.Ref
-	deadline := s.Deadlines.Connect
+	if _, err := s.Observe(ctx, name); err != nil { // how slow it is
+		return err
+	}
+	deadline := s.patient(name, s.Deadlines.Connect)
 	if hard {
 		deadline = 0 // for one that does not answer it is meant
 	}
@@ -78,7 +81,8 @@ func (s *Session) restart(ctx context.Context, ms *MachineState, c *Connection) 
 		return err
 	}
 	s.doing(ms.Name, "restarting")
-	end := time.Now().Add(s.Deadlines.Boot)
+	limit := s.patient(ms.Name, s.Deadlines.Boot)
+	end := time.Now().Add(limit)
 	for {
 		c, err := s.connect(ctx, ms, time.Until(end))
 		if err != nil {
@@ -90,7 +94,7 @@ func (s *Session) restart(ctx context.Context, ms *MachineState, c *Connection) 
 			return nil
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("it was told to restart and has not within %s", s.Deadlines.Boot)
+			return fmt.Errorf("it was told to restart and has not within %s", limit)
 		}
 		select {
 		case <-time.After(time.Second):

@@ -40,7 +40,7 @@ func (a *applier) stage(ctx context.Context, c *Connection, ms *MachineState, mp
 // and what was copied completely is not copied again.
 func (a *applier) retry(ctx context.Context, ms *MachineState, f func(*Connection) error) error {
 	for n := 0; ; n++ {
-		c, err := a.conns.get(ctx, a.Session, ms, a.Deadlines.Connect)
+		c, err := a.conns.get(ctx, a.Session, ms, a.patient(ms.Name, a.Deadlines.Connect))
 		if err != nil {
 			return err
 		}
@@ -195,6 +195,9 @@ func (a *applier) goBack(ctx context.Context, ms *MachineState) error {
 // confirmed. A machine that resumes is only followed.
 func (a *applier) switchTo(ctx context.Context, ms *MachineState, mp *MachinePlan) error {
 	if mp.System != SystemResume {
+		if err := a.secure(ctx, ms, mp); err != nil {
+			return fmt.Errorf("take a snapshot before the switch: %w", err)
+		}
 		a.doing(ms.Name, "switching")
 		err := a.retry(ctx, ms, func(c *Connection) error {
 			// A lost answer may have begun it.
@@ -208,7 +211,7 @@ func (a *applier) switchTo(ctx context.Context, ms *MachineState, mp *MachinePla
 			q := agent.Switch{
 				Patience:   o.Patience,
 				Generation: a.plan.Generation, Mode: a.mode(mp),
-				ConfirmSeconds: int(a.Deadlines.Confirm / time.Second), StabilitySeconds: int(a.Deadlines.Stable / time.Second),
+				ConfirmSeconds: int(a.patient(ms.Name, a.Deadlines.Confirm) / time.Second), StabilitySeconds: int(a.Deadlines.Stable / time.Second),
 			}
 			_, err = c.Agent.Switch(ctx, q)
 			if agent.HasCode(err, agent.CodeBusy) {
@@ -289,7 +292,7 @@ const statusSeconds = 20
 func (a *applier) follow(ctx context.Context, ms *MachineState, until func(*agent.SwitchStatus) bool) (*agent.SwitchStatus, error) {
 	seq := 0
 	for {
-		c, err := a.conns.get(ctx, a.Session, ms, a.Deadlines.Boot)
+		c, err := a.conns.get(ctx, a.Session, ms, a.patient(ms.Name, a.Deadlines.Boot))
 		if err != nil {
 			return nil, err
 		}

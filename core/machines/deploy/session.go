@@ -19,6 +19,8 @@ type Session struct {
 	Binary    *Binary
 	Events    event.Sink
 	Deadlines Deadlines
+
+	pace pace
 }
 
 func (s *Session) backend(ms *MachineState) (Backend, error) {
@@ -86,7 +88,7 @@ func (s *Session) look(ctx context.Context, ms *MachineState, conns *Connections
 		return nil, err
 	}
 	sight := &Sight{}
-	if sight.Backend, err = b.Observe(ctx, s.D.machine(ms)); err != nil {
+	if sight.Backend, err = s.observe(ctx, b, s.D.machine(ms)); err != nil {
 		return nil, err
 	}
 	if sight.Backend.State != StateRunning || ms.HostKeyPub == "" {
@@ -95,7 +97,7 @@ func (s *Session) look(ctx context.Context, ms *MachineState, conns *Connections
 	s.doing(ms.Name, "connecting")
 	defer s.idle(ms.Name)
 	// One that was never made may still be on its first way up.
-	deadline := s.Deadlines.Connect
+	deadline := s.patient(ms.Name, s.Deadlines.Connect)
 	if !ms.Made {
 		deadline = 0
 	}
@@ -125,7 +127,7 @@ func (s *Session) Measure(ctx context.Context, o *Object, seen map[string]*Sight
 		if err == nil || ctx.Err() != nil || seen[name].Hello == nil || !lost(err) {
 			return struct{}{}, err
 		}
-		c, err := conns.refresh(ctx, s, s.D.Machines[name], s.Deadlines.Connect)
+		c, err := conns.refresh(ctx, s, s.D.Machines[name], s.patient(name, s.Deadlines.Connect))
 		if err == nil {
 			err = s.measure(ctx, o.Machine(name), seen[name], c)
 		}
