@@ -34,6 +34,9 @@ type fixture struct {
 	store  func() (string, error) // with the shell environment unpacked
 }
 
+// noVirtualBox keeps the backend "auto" the same on every host.
+const noVirtualBox = "/nonexistent/VBoxManage"
+
 // shared is set once, by TestMain.
 var shared *fixture
 
@@ -64,6 +67,9 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	if err := os.Setenv("GOTMPDIR", dir); err != nil { // where testscript makes its folders
+		return 0, err
+	}
+	if err := os.Setenv("TOOL_VBOXMANAGE", noVirtualBox); err != nil {
 		return 0, err
 	}
 	shared.mirror = sync.OnceValues(openMirror)

@@ -72,6 +72,7 @@ func setUp(e *testscript.Env) error {
 	e.Setenv("PATH", filepath.Dir(shared.tool)+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	e.Setenv("TOOL", shared.tool)
 	e.Setenv("NO_COLOR", "1")
+	e.Setenv("TOOL_VBOXMANAGE", noVirtualBox)
 	return nil
 }
 

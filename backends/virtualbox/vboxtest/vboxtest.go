@@ -169,7 +169,9 @@ exec $vbox "$@"
 
 // Manage calls VBoxManage and returns what it says, of both kinds.
 func (h *Host) Manage(args ...string) (string, error) {
-	out, err := exec.Command(h.Program, args...).CombinedOutput()
+	cmd := exec.Command(h.Program, args...)
+	cmd.Dir = "/"
+	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 

@@ -96,7 +96,10 @@ func (s *Session) makings(ctx context.Context, o *Object, alloc map[string]*Mach
 			return nil, fmt.Errorf("machine %s: %w", name, err)
 		}
 		if !seen[name].Backend.Complete {
-			m.Root, m.ESP, m.Seed = toBeBuilt, toBeBuilt, toBeBuilt
+			m.Root, m.Seed = toBeBuilt, toBeBuilt
+			if o.Machine(name).ESP != "" {
+				m.ESP = toBeBuilt
+			}
 		}
 	}
 	return out, nil
