@@ -130,6 +130,11 @@ func (b *Backend) attachDisks(ctx context.Context, m *deploy.Machine, v *machine
 		if v.info[portKey(d.port)] == path {
 			continue
 		}
+		if d.port == portRoot {
+			if err := b.openBases(ctx, m); err != nil {
+				return err
+			}
+		}
 		if err := b.attach(ctx, m, d.port, path); err != nil {
 			return err
 		}

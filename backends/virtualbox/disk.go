@@ -18,17 +18,20 @@ func (b *Backend) media(ctx context.Context) ([]medium, error) {
 	return parseMedia(out), err
 }
 
-// medium returns what VirtualBox knows of the disk in a file.
-func (b *Backend) medium(ctx context.Context, path string) (medium, error) {
-	out, err := b.m.run(ctx, "showmediuminfo", "disk", path)
+// openBases lets VirtualBox know the images that disks of the deployment are
+// above: a disk names its parent by a UUID only, which VirtualBox forgets with
+// the last machine that it knows to use it.
+func (b *Backend) openBases(ctx context.Context, m *deploy.Machine) error {
+	bases, err := filepath.Glob(filepath.Join(m.NetDir, "base-*.vdi"))
 	if err != nil {
-		return medium{state: "inaccessible", problem: err.Error(), location: path}, ctx.Err()
+		return err
 	}
-	all := parseMedia(out)
-	if len(all) != 1 {
-		return medium{}, fmt.Errorf("VBoxManage showmediuminfo %s tells of %d disks", path, len(all))
+	for _, path := range bases {
+		if _, err := b.m.run(ctx, "showmediuminfo", "disk", path); err != nil {
+			return err
+		}
 	}
-	return all[0], nil
+	return nil
 }
 
 // convert makes a disk from a raw image, whole or not at all. Its UUID is given,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -195,14 +196,30 @@ func (b *Backend) observeInfo(ctx context.Context, m *deploy.Machine, v *machine
 	if v.live() {
 		return nil
 	}
-	d, err := b.medium(ctx, at)
+	all, err := b.media(ctx)
 	if err != nil {
 		return err
 	}
-	if d.state == "inaccessible" && exists(at) {
-		o.Problems = append(o.Problems, fmt.Sprintf("%sits disk cannot be read: %.300s: put what is missing back, or destroy the machine", blocker, d.problem))
+	if gone := lost(all, at); gone != "" {
+		o.Problems = append(o.Problems, fmt.Sprintf("%sits disk cannot be read: %s is gone, which it holds only the changes to: put it back, or destroy the machine", blocker, gone))
 	}
 	return nil
+}
+
+// lost returns the first disk below the one at path whose file is gone, or "".
+func lost(all []medium, path string) string {
+	at := slices.IndexFunc(all, func(d medium) bool { return d.location == path })
+	for range len(all) { // a chain is no longer than all that there are
+		if at < 0 {
+			return ""
+		}
+		if !exists(all[at].location) {
+			return all[at].location
+		}
+		parent := all[at].parent
+		at = slices.IndexFunc(all, func(d medium) bool { return d.id == parent })
+	}
+	return ""
 }
 
 // snapshots returns the names of the machine's snapshots.

@@ -350,7 +350,7 @@ func testNetworks(t *testing.T, w *world) {
 	w.refused(deploy.Running, "VERR_SUP_DRIVERLESS", "modprobe vboxdrv", "poweroff")
 	w.observe(deploy.StateStopped)
 	w.m.Settings["network"] = "hostonly"
-	w.refused(deploy.Running, "a network with the host cannot be made", "vboxnetctl", "network=internal")
+	w.refused(deploy.Running, "a network with the host cannot be made", "hostonlyif create", "network=internal")
 	w.m.Settings["network"] = "elsewhere"
 	w.refused(deploy.Running, "network=elsewhere is none of internal, hostonly, none")
 	w.m.Settings["network"] = "none"

@@ -1,0 +1,109 @@
+package tests
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"tool/backends/virtualbox/vboxtest"
+)
+
+// The machine that TestVirtualBoxBoot starts. It is alone, since without the
+// kernel driver VirtualBox has no network but NAT; and its kernel and systemd are
+// told that the processor is slow.
+const soloBuild = `
+machine(
+    name = "solo",
+    memory = 512,
+    disk = 2048,
+    kernel = "//packages:kernel",
+    kernel_args = ["mitigations=off", "nokaslr", "random.trust_cpu=on", "systemd.default_timeout_start_sec=7200", "systemd.default_device_timeout_sec=7200"],
+    packages = ["//packages:base"],
+    services = [":greet", ":sshd"],
+    backends = {"virtualbox": ["network=none"]},
+)
+
+deployment(name = "lone", description = "One machine under VirtualBox", backend = "virtualbox", machines = ["solo"])
+`
+
+// TestVirtualBoxBoot deploys a machine with a real VirtualBox, which interprets
+// its instructions: from the image that deploy makes it starts, is reached, goes
+// to a second generation and back. It takes an idle core for an hour or more.
+func TestVirtualBoxBoot(t *testing.T) {
+	if os.Getenv("TOOL_TEST_VBOX_BOOT") == "" {
+		t.Skip("SKIPPED: set TOOL_TEST_VBOX_BOOT=1 to start a machine under VirtualBox; give it -timeout=6h")
+	}
+	h := vboxtest.New(t)
+	t.Setenv("TOOL_VBOXMANAGE", h.Program)
+	t.Setenv("TOOL_VBOXDRV", h.Driver)
+	f := newFleet(t)
+	f.write(t, "vm/BUILD.star", []byte(vmBuild+soloBuild))
+	f.needMachines(t)
+	before := known(t, h)
+
+	deploy := []string{"deploy", "//vm:lone"}
+	step := func(what string, args []string, texts ...string) *ran {
+		t.Helper()
+		r := f.must(t, 0, args, texts...)
+		t.Logf("%s: %s\n%s%s", what, r.took.Round(time.Second), r.out, r.err)
+		return r
+	}
+	step("from nothing", deploy, "create with virtualbox, 512 MiB", "generation 1, 1 of 1 machines confirmed")
+	greets := func(want string) {
+		t.Helper()
+		if got := f.ssh(t, "solo", "cat /run/greeted"); got != want {
+			t.Errorf("it greets with %q, want %q", got, want)
+		}
+	}
+	greets("hello")
+	if got := f.ssh(t, "solo", "test -d /sys/firmware/efi && cat /sys/class/dmi/id/product_name && ls /sys/class/block"); !strings.Contains(got, "VirtualBox") || !strings.Contains(got, "nvme0n2") {
+		t.Errorf("it says of itself: %s", got)
+	}
+	step("nothing to do", deploy, "nothing to do, 1 machine is up to date with generation 1")
+
+	f.greet(t, "good day")
+	step("the second generation", deploy, "restart greet.service", "generation 2, 1 of 1 machines confirmed")
+	greets("good day")
+	step("back", []string{"rollback", "1"}, "1 of 1 machines confirmed")
+	greets("hello")
+
+	step("check", []string{"check"})
+	info := step("info", []string{"info", "--json"})
+	var d struct {
+		Machines []struct {
+			Status string `json:"status"`
+			Type   string `json:"type"`
+			ID     string `json:"resource_id"`
+		} `json:"machines"`
+	}
+	if err := json.Unmarshal([]byte(info.out), &d); err != nil || len(d.Machines) != 1 || d.Machines[0].Type != "virtualbox" || !strings.HasPrefix(d.Machines[0].Status, "Up / ") {
+		t.Fatalf("%v: %s", err, info.out)
+	}
+	if out, err := h.Manage("showvminfo", d.Machines[0].ID, "--machinereadable"); err != nil || !strings.Contains(out, `VMState="running"`) {
+		t.Errorf("%v: %s", err, out)
+	}
+	step("console", []string{"console", "solo"}, "tool: starting /sbin/init")
+	step("export", []string{"export"}, `"privateIpv4"`)
+	step("snapshot", []string{"snapshot", "take", "first"})
+	step("snapshots", []string{"snapshot", "list"}, "first")
+	step("destroy", []string{"destroy", "--yes"})
+	if after := known(t, h); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+// known is all that VirtualBox knows.
+func known(t *testing.T, h *vboxtest.Host) string {
+	t.Helper()
+	var all strings.Builder
+	for _, what := range []string{"vms", "hdds", "hostonlyifs", "intnets", "natnets"} {
+		out, err := h.Manage("list", what)
+		if err != nil {
+			t.Fatalf("list %s: %v\n%s", what, err, out)
+		}
+		all.WriteString(what + ":\n" + out)
+	}
+	return all.String()
+}
