@@ -3,12 +3,13 @@
 // the Go tests do what a script cannot: kill it, run it twice at once, fill its
 // disk, serve it garbage.
 //
-// Four environment variables change a run:
+// Environment variables change a run:
 //
 //	TOOL_BINARY=/path   test that program instead of a fresh build of cmd/tool
 //	TOOL_KILLS=50       how often TestKill kills a build (10)
 //	TOOL_TEST_MACHINES=all  all scenarios of TestMachines (the first three), and TestBoot
 //	TOOL_VM_KILLS=20    how often TestMachines kills a deploy (5)
+//	TOOL_TEST_VBOX_BOOT=1   start a machine under VirtualBox's interpreter (hours)
 //	TOOL_UPDATE=1       rewrite what the scripts expect; read the diff
 package tests
 

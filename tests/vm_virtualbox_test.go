@@ -19,7 +19,7 @@ machine(
     memory = 512,
     disk = 2048,
     kernel = "//packages:kernel",
-    kernel_args = ["mitigations=off", "nokaslr", "random.trust_cpu=on", "systemd.default_timeout_start_sec=7200", "systemd.default_device_timeout_sec=7200"],
+    kernel_args = ["mitigations=off", "nokaslr", "nowatchdog", "random.trust_cpu=on", "systemd.default_timeout_start_sec=7200", "systemd.default_device_timeout_sec=7200"],
     packages = ["//packages:base"],
     services = [":greet", ":sshd"],
     backends = {"virtualbox": ["network=none"]},
@@ -40,7 +40,7 @@ func TestVirtualBoxBoot(t *testing.T) {
 	t.Setenv("TOOL_VBOXDRV", h.Driver)
 	f := newFleet(t)
 	f.write(t, "vm/BUILD.star", []byte(vmBuild+soloBuild))
-	f.needMachines(t)
+	f.need(t, "--output_groups=+images_uefi", "//vm:lone")
 	before := known(t, h)
 
 	deploy := []string{"deploy", "//vm:lone"}
