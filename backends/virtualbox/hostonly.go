@@ -33,6 +33,12 @@ const hostonlyVersion = 1
 // allows for such networks.
 const networksFile = "/etc/vbox/networks.conf"
 
+// networkDevice is how VirtualBox makes interfaces of the host.
+const networkDevice = "/dev/vboxnetctl"
+
+// noNetwork is the problem of a host without it.
+const noNetwork = blocker + "a network with the host cannot be made: there is no " + networkDevice + "; load its driver (modprobe vboxnetadp), or take the setting network=internal, which does without"
+
 // allowed are VirtualBox's own limits, where networks.conf says nothing.
 var allowed = netip.MustParsePrefix("192.168.56.0/21")
 

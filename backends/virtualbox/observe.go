@@ -115,6 +115,9 @@ func (b *Backend) observe(ctx context.Context, m *deploy.Machine) (*deploy.Obser
 		return nil, err
 	}
 	if o.Exists = v.registered || anything(m); !o.Exists {
+		if configOf(m).network == networkHostonly && !exists(networkDevice) {
+			o.Problems = append(o.Problems, noNetwork)
+		}
 		return o, b.findBlockers(ctx, m, o)
 	}
 	o.State = stateOf(m, v)
@@ -149,6 +152,9 @@ func (b *Backend) observe(ctx context.Context, m *deploy.Machine) (*deploy.Obser
 	}
 	if c.network == networkHostonly && c.adapter == "" {
 		o.Missing = append(o.Missing, partNetwork)
+		if !exists(networkDevice) {
+			o.Problems = append(o.Problems, noNetwork)
+		}
 	}
 	if v.registered && v.inaccessible == "" {
 		if remove, add := ruleChanges(v.info.rules(), c.rules); len(remove)+len(add) > 0 {
@@ -167,6 +173,10 @@ func (b *Backend) observeInfo(ctx context.Context, m *deploy.Machine, v *machine
 		if emulated(logOf(m)) {
 			o.Patience = emulatedPatience
 		}
+	case vmPaused:
+		if strings.Contains(tail(logOf(m), 40), "DISKFULL") {
+			o.Problems = append(o.Problems, "it was paused because its disk could not be written: the host's disk is full")
+		}
 	case vmSaved, vmASaved:
 		o.Problems = append(o.Problems, "VirtualBox has saved its state: it goes on from there when it is started")
 	case vmStuck:
@@ -181,6 +191,9 @@ func (b *Backend) observeInfo(ctx context.Context, m *deploy.Machine, v *machine
 		at = filepath.Join(m.Dir, rootFile)
 	} else if v.info[portKey(portESP)] != filepath.Join(m.Dir, espFile) && len(v.snapshots()) == 0 {
 		o.Missing = append(o.Missing, partConfig)
+	}
+	if exists(filepath.Join(m.Dir, rootFile+makingSuffix)) {
+		return nil // half a disk tells nothing
 	}
 	if !exists(at) {
 		if at != filepath.Join(m.Dir, rootFile) {

@@ -134,6 +134,7 @@ func TestProvoked(t *testing.T) {
 		{"ByHand", testByHand},
 		{"Inaccessible", testInaccessible},
 		{"Media", testMedia},
+		{"Half", testHalf},
 		{"Locked", testLocked},
 		{"Taken", testTaken},
 		{"Ports", testPorts},
@@ -262,6 +263,35 @@ func testMedia(t *testing.T, w *world) {
 	w.refused(deploy.Running, root, "is not a VDI")
 }
 
+// testHalf finds what a command left that was killed within a step.
+func testHalf(t *testing.T, w *world) {
+	do := func(kind string) {
+		t.Helper()
+		if err := w.b.Do(context.Background(), w.m, deploy.Step{Kind: kind}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	touch := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(w.m.Dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do("disk")
+	touch("root.vdi.making", "")
+	touch("seed.vdi.tmp", "half a seed")
+	touch("esp.vdi.tmp", "half")
+	w.reach(deploy.Running)
+	w.reach(deploy.Stopped)
+	w.reach(deploy.Absent)
+	// Half a disk, which VirtualBox has not heard of, and a machine without any.
+	touch("root.vdi", "half a disk")
+	touch("root.vdi.making", "")
+	id := w.id()
+	w.manage("createvm", "--name", w.m.Name+"-"+w.m.Deployment[:8], "--uuid", id, "--basefolder", w.m.Dir, "--ostype", "Debian_64", "--register")
+	w.reach(deploy.Running)
+}
+
 // testLocked does steps while others lock the machine again and again.
 func testLocked(t *testing.T, w *world) {
 	w.reach(deploy.Running)
@@ -350,7 +380,10 @@ func testNetworks(t *testing.T, w *world) {
 	w.refused(deploy.Running, "VERR_SUP_DRIVERLESS", "modprobe vboxdrv", "poweroff")
 	w.observe(deploy.StateStopped)
 	w.m.Settings["network"] = "hostonly"
-	w.refused(deploy.Running, "a network with the host cannot be made", "hostonlyif create", "network=internal")
+	w.refused(deploy.Running, "a network with the host cannot be made", "/dev/vboxnetctl", "network=internal")
+	if err := w.b.Do(context.Background(), w.m, deploy.Step{Kind: "network"}); err == nil || !strings.Contains(err.Error(), "hostonlyif create") {
+		t.Error(err)
+	}
 	w.m.Settings["network"] = "elsewhere"
 	w.refused(deploy.Running, "network=elsewhere is none of internal, hostonly, none")
 	w.m.Settings["network"] = "none"
