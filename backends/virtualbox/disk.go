@@ -227,23 +227,30 @@ func (b *Backend) removeBases(ctx context.Context, m *deploy.Machine) error {
 	if err != nil || len(bases) == 0 {
 		return err
 	}
+	disks, err := filepath.Glob(filepath.Join(filepath.Dir(m.Dir), "*", rootFile))
+	if err != nil {
+		return err
+	}
+	used := map[[16]byte]bool{}
+	for _, path := range disks {
+		if exists(path + makingSuffix) {
+			continue // it is made again, with its base image
+		}
+		d, err := readVDI(path)
+		if err != nil {
+			return nil // what it is above cannot be told, so all stay until it is gone
+		}
+		used[d.parent] = true
+	}
 	all, err := b.media(ctx)
 	if err != nil {
 		return err
 	}
-	used, err := filepath.Glob(filepath.Join(filepath.Dir(m.Dir), "*", rootFile))
-	if err != nil {
-		return err
-	}
 	for _, path := range bases {
-		i := slices.IndexFunc(all, func(d medium) bool { return d.location == path })
-		if i >= 0 && slices.ContainsFunc(all, func(d medium) bool { return d.parent == all[i].id }) {
+		if d, err := readVDI(path); err == nil && used[d.id] {
 			continue
 		}
-		if i < 0 && len(used) > 0 {
-			continue // some machine may be between two steps; the last one takes it along
-		}
-		if i >= 0 {
+		if i := slices.IndexFunc(all, func(d medium) bool { return d.location == path }); i >= 0 {
 			if _, err := b.m.run(ctx, "closemedium", "disk", all[i].id); err != nil {
 				return err
 			}

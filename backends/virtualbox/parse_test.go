@@ -233,18 +233,19 @@ func TestRanges(t *testing.T) {
 	}
 }
 
-func TestCapacity(t *testing.T) {
+func TestVDI(t *testing.T) {
 	b := make([]byte, vdiHeader)
 	copy(b[vdiSignatureAt:], []byte{0x7f, 0x10, 0xda, 0xbe, 1, 0, 1, 0})
 	b[vdiSizeAt+3] = 0x10 // 256 MiB
-	if n, err := capacityOf(b); err != nil || n != 256 {
-		t.Error(n, err)
+	b[vdiIDAt], b[vdiParentAt] = 1, 2
+	if v, err := parseVDI(b); err != nil || v.capacity != 256 || v.id != [16]byte{1} || v.parent != [16]byte{2} {
+		t.Error(v, err)
 	}
 	b[vdiVersionAt+2] = 2
-	if _, err := capacityOf(b); err == nil {
+	if _, err := parseVDI(b); err == nil {
 		t.Error("a version from the future is read")
 	}
-	if _, err := capacityOf(b[:100]); err == nil {
+	if _, err := parseVDI(b[:100]); err == nil {
 		t.Error("half a header is read")
 	}
 }
@@ -281,7 +282,7 @@ func FuzzParse(f *testing.F) {
 		parseRanges(text)
 		_ = busy(&callError{text: text})
 		_ = (&callError{text: text, err: errors.New("x")}).Error()
-		_, _ = capacityOf([]byte(text))
+		_, _ = parseVDI([]byte(text))
 		if r, ok := parseRule(text); ok && r.name+r.proto+r.addr == "" && r.port == 0 && r.guest == 0 && len(text) > 20 && !strings.Contains(text, "0") {
 			t.Errorf("%q", text)
 		}
