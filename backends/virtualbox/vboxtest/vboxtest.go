@@ -167,12 +167,18 @@ exec $vbox "$@"
 `, strings.Join(h.environment(), " "), user, pid, root)
 }
 
-// Manage calls VBoxManage and returns what it says, of both kinds.
+// Manage calls VBoxManage and returns what it says, of both kinds. It is called
+// again where its server was just ending or starting.
 func (h *Host) Manage(args ...string) (string, error) {
-	cmd := exec.Command(h.Program, args...)
-	cmd.Dir = "/"
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	for n := 0; ; n++ {
+		cmd := exec.Command(h.Program, args...)
+		cmd.Dir = "/"
+		out, err := cmd.CombinedOutput()
+		if err == nil || n == 10 || !strings.Contains(string(out), "COM server is not running") {
+			return string(out), err
+		}
+		time.Sleep(time.Second)
+	}
 }
 
 // Processes returns the host's processes whose command line holds text.

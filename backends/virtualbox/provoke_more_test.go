@@ -1,0 +1,138 @@
+package virtualbox_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tool/backends/virtualbox"
+	"tool/core/machines/deploy"
+)
+
+// testTaken shows what keeps a machine from being made.
+func testTaken(t *testing.T, w *world) {
+	w.reach(deploy.Stopped)
+	name := w.m.Name + "-" + w.m.Deployment[:8]
+	w.manage("createvm", "--name", name, "--basefolder", w.f.path("other"), "--register")
+	w.refused(deploy.Running, "VirtualBox has a machine "+name, "not this deployment's", "modifyvm")
+	w.manage("unregistervm", name, "--delete")
+
+	disk := w.f.path("old.vdi")
+	w.manage("convertfromraw", w.m.Seed, disk, "--format", "VDI", "--uuid", virtualbox.DiskID(w.m, virtualbox.SeedFile))
+	w.manage("createvm", "--name", "other", "--basefolder", w.f.path("other"), "--register")
+	w.manage("storagectl", "other", "--name", "c", "--add", "sata")
+	w.manage("storageattach", "other", "--storagectl", "c", "--port", "0", "--type", "hdd", "--medium", disk)
+	w.refused(deploy.Running, disk, "closemedium")
+	w.manage("unregistervm", "other")
+	_, _ = w.h.Manage("closemedium", "disk", disk)
+	w.reach(deploy.Running)
+}
+
+func testPorts(t *testing.T, w *world) {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(w.m.SSHPort)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.refused(deploy.Running, "127.0.0.1:"+strconv.Itoa(w.m.SSHPort)+" of this host is taken")
+	w.observe(deploy.StateStopped)
+	l.Close()
+	w.reach(deploy.Running)
+	// The machine listens, and while it runs other ports are forwarded.
+	first := net.JoinHostPort(w.m.HostAddr.String(), strconv.Itoa(w.m.Forwards[0].Port))
+	dial := func(a string) error {
+		c, err := net.DialTimeout("tcp", a, 5*time.Second)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}
+	if err := dial(first); err != nil {
+		t.Error(err)
+	}
+	w.m.Forwards = []deploy.Forward{{Port: freePort(t, w.m.HostAddr.String()), Guest: 81}}
+	w.reach(deploy.Running)
+	if err := dial(first); err == nil {
+		t.Errorf("%s still leads to the machine", first)
+	}
+	if err := dial(net.JoinHostPort(w.m.HostAddr.String(), strconv.Itoa(w.m.Forwards[0].Port))); err != nil {
+		t.Error(err)
+	}
+}
+
+// testNetworks asks for networks that there cannot be without the driver.
+func testNetworks(t *testing.T, w *world) {
+	w.m.Settings["network"] = "internal"
+	w.refused(deploy.Running, "VERR_SUP_DRIVERLESS", "modprobe vboxdrv", "poweroff")
+	w.observe(deploy.StateStopped)
+	w.m.Settings["network"] = "hostonly"
+	w.refused(deploy.Running, "a network with the host cannot be made", "/dev/vboxnetctl", "network=internal")
+	if err := w.b.Do(context.Background(), w.m, deploy.Step{Kind: "network"}); err == nil || !strings.Contains(err.Error(), "hostonlyif create") {
+		t.Error(err)
+	}
+	w.m.Settings["network"] = "elsewhere"
+	w.refused(deploy.Running, "network=elsewhere is none of internal, hostonly, none")
+	w.m.Settings["network"] = "none"
+	w.reach(deploy.Running)
+}
+
+func testSnapshots(t *testing.T, w *world) {
+	ctx := context.Background()
+	w.reach(deploy.Running)
+	for _, n := range []string{"one", "two"} {
+		if err := w.b.TakeSnapshot(ctx, w.m, deploy.Snapshot{Name: n, Description: "the " + n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.b.TakeSnapshot(ctx, w.m, deploy.Snapshot{Name: "two"}); !errors.Is(err, deploy.ErrSnapshotExists) {
+		t.Error(err)
+	}
+	all, err := w.b.Snapshots(ctx, w.m)
+	if err != nil || len(all) != 2 || all[0] != (deploy.Snapshot{Name: "one", Description: "the one"}) || !all[1].Current {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	if err := w.b.RestoreSnapshot(ctx, w.m, "one"); err == nil || !strings.Contains(err.Error(), "must be stopped") {
+		t.Error(err)
+	}
+	w.reach(deploy.Stopped)
+	w.m.Hardware.Disk = 256
+	w.reach(deploy.Running)
+	if o := w.observe(deploy.StateRunning); o.Hardware.Disk != 256 || !o.Complete {
+		t.Errorf("%+v", o)
+	}
+	w.reach(deploy.Stopped)
+	if err := w.b.RestoreSnapshot(ctx, w.m, "three"); !errors.Is(err, deploy.ErrNoSnapshot) {
+		t.Error(err)
+	}
+	if err := w.b.RestoreSnapshot(ctx, w.m, "one"); err != nil {
+		t.Fatal(err)
+	}
+	w.observe(deploy.StatePaused) // it ran when the snapshot was taken
+	w.reach(deploy.Running)
+	if err := w.b.DeleteSnapshot(ctx, w.m, "two"); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := w.b.Snapshots(ctx, w.m); err != nil || len(all) != 1 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	w.reach(deploy.Absent) // with a snapshot
+}
+
+func testTwoDeployments(t *testing.T, w *world) {
+	other := newWorld(t, w.h)
+	for _, g := range []deploy.Goal{deploy.Running, deploy.Stopped, deploy.Running, deploy.Absent} {
+		var wg sync.WaitGroup
+		for _, x := range []*world{w, other} {
+			wg.Go(func() {
+				if err := x.tryReach(x.m, g); err != nil {
+					t.Errorf("%s: %v", g, err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
