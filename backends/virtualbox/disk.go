@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"tool/core/machines/deploy"
 )
@@ -34,9 +35,10 @@ func (b *Backend) openBases(ctx context.Context, m *deploy.Machine) error {
 	return nil
 }
 
-// convert makes a disk from a raw image, whole or not at all. Its UUID is given,
-// so that one made again takes the place of the one before.
-func (b *Backend) convert(ctx context.Context, image, path, id string) error {
+// convert makes a disk from a raw image, whole or not at all, of mib MiB or, with
+// 0, as large as the image. Its UUID is given, so that one made again takes the
+// place of the one before.
+func (b *Backend) convert(ctx context.Context, image, path, id string, mib int) error {
 	image, err := filepath.EvalSymlinks(image)
 	if err != nil {
 		return err
@@ -49,11 +51,20 @@ func (b *Backend) convert(ctx context.Context, image, path, id string) error {
 		return fmt.Errorf("%s has %d bytes, which is no whole number of sectors", image, info.Size())
 	}
 	tmp := path + tmpSuffix
-	if err := remove(tmp); err != nil {
+	if err := b.forgetFile(ctx, tmp); err != nil {
 		return err
 	}
 	if _, err := b.m.runFor(ctx, longTimeout, "convertfromraw", image, tmp, "--format", "VDI", "--uuid", id); err != nil {
 		return errors.Join(err, remove(tmp))
+	}
+	if mib > 0 {
+		if _, err := b.m.run(ctx, "modifymedium", "disk", tmp, "--resize", strconv.Itoa(mib)); err != nil {
+			return err
+		}
+		// By that VirtualBox knows it, under the name that it does not keep.
+		if _, err := b.m.run(ctx, "closemedium", "disk", tmp); err != nil {
+			return err
+		}
 	}
 	// Seeds hold keys, and the folder is not the only thing that guards them.
 	if err := os.Chmod(tmp, 0o600); err != nil {
@@ -65,8 +76,10 @@ func (b *Backend) convert(ctx context.Context, image, path, id string) error {
 	return os.Rename(tmp, path)
 }
 
-// base makes the disk that all machines of the deployment with the same image
-// share, if it is not there yet, and returns its path. The caller has the lock.
+// base makes the disk that all machines of the deployment with the same image and
+// size share, if it is not there yet, and returns its path. It is as large as
+// they are: where a disk is larger than the one below it, VirtualBox fails to
+// write behind the other's end. The caller has the lock.
 func (b *Backend) base(ctx context.Context, m *deploy.Machine) (string, error) {
 	image, err := filepath.EvalSymlinks(m.Root)
 	if err != nil {
@@ -76,13 +89,16 @@ func (b *Backend) base(ctx context.Context, m *deploy.Machine) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if have := (info.Size() + 1<<20 - 1) >> 20; int64(m.Hardware.Disk) < have {
+		return "", fmt.Errorf("a disk of %d MiB is smaller than the image, which has %d MiB: give the machine a larger one", m.Hardware.Disk, have)
+	}
 	// Names in the store are of content; elsewhere, time and size tell.
-	id := uuidOf("base", m.Deployment, filepath.Base(image), strconv.FormatInt(info.Size(), 10), strconv.FormatInt(info.ModTime().UnixNano(), 10))
+	id := uuidOf("base", m.Deployment, filepath.Base(image), strconv.FormatInt(info.Size(), 10), strconv.FormatInt(info.ModTime().UnixNano(), 10), strconv.Itoa(m.Hardware.Disk))
 	path := filepath.Join(m.NetDir, "base-"+id[:8]+".vdi")
 	if exists(path) {
 		return path, nil
 	}
-	return path, b.convert(ctx, image, path, id)
+	return path, b.convert(ctx, image, path, id, m.Hardware.Disk)
 }
 
 // makeDisk makes the machine's disk above the base image. One that is there
@@ -123,18 +139,6 @@ func (b *Backend) makeDisk(ctx context.Context, m *deploy.Machine) error {
 	if _, err := b.m.run(ctx, "createmedium", "disk", "--filename", root, "--diffparent", base, "--format", "VDI"); err != nil {
 		return err
 	}
-	have, err := vdiCapacity(root)
-	if err != nil {
-		return err
-	}
-	if m.Hardware.Disk < have {
-		return fmt.Errorf("a disk of %d MiB is smaller than the base image, which has %d MiB: give the machine a larger one", m.Hardware.Disk, have)
-	}
-	if m.Hardware.Disk > have {
-		if _, err := b.m.run(ctx, "modifymedium", "disk", root, "--resize", strconv.Itoa(m.Hardware.Disk)); err != nil {
-			return err
-		}
-	}
 	if err := os.Chmod(root, 0o600); err != nil {
 		return err
 	}
@@ -152,6 +156,11 @@ func (b *Backend) forgetDisk(ctx context.Context, m *deploy.Machine, v *machine,
 			return err
 		}
 	}
+	return b.forgetFile(ctx, path)
+}
+
+// forgetFile removes a disk's file, and lets VirtualBox forget it.
+func (b *Backend) forgetFile(ctx context.Context, path string) error {
 	all, err := b.media(ctx)
 	if err != nil {
 		return err
@@ -175,7 +184,7 @@ func (b *Backend) placeSeed(ctx context.Context, m *deploy.Machine) error {
 	if _, err := b.atRest(ctx, m); err != nil {
 		return err
 	}
-	return b.convert(ctx, m.Seed, filepath.Join(m.Dir, seedFile), diskID(m, seedFile))
+	return b.convert(ctx, m.Seed, filepath.Join(m.Dir, seedFile), diskID(m, seedFile), 0)
 }
 
 // placeBoot makes the disk with the EFI system partition. It holds the machine's
@@ -191,26 +200,70 @@ func (b *Backend) placeBoot(ctx context.Context, m *deploy.Machine) error {
 	if err := needs("an image of the EFI system partition", m.ESP); err != nil {
 		return err
 	}
-	return b.convert(ctx, m.ESP, esp, diskID(m, espFile))
+	return b.convert(ctx, m.ESP, esp, diskID(m, espFile), 0)
 }
 
-// resizeDisk lets the disk be as large as wanted: the newest layer of it, where
-// there are snapshots. The machine's init lets the file system follow.
+// resizeDisk lets the disk be as large as wanted. The machine's init lets the
+// file system follow.
 func (b *Backend) resizeDisk(ctx context.Context, m *deploy.Machine) error {
 	v, err := b.atRest(ctx, m)
 	if err != nil {
 		return err
 	}
-	at := v.info[portKey(portRoot)]
-	if at == "" || at == "none" {
-		at = filepath.Join(m.Dir, rootFile)
+	if n := len(v.snapshots()); n > 0 {
+		return fmt.Errorf("it has snapshots (%s), and a disk with any cannot grow: delete them first (tool snapshot delete NAME %s)", strings.Join(v.snapshots(), ", "), m.Name)
 	}
-	have, err := vdiCapacity(at)
-	if err != nil || have >= m.Hardware.Disk {
+	root := filepath.Join(m.Dir, rootFile)
+	have, err := readVDI(root)
+	if err != nil || have.capacity >= m.Hardware.Disk {
 		return err
 	}
-	_, err = b.m.run(ctx, "modifymedium", "disk", at, "--resize", strconv.Itoa(m.Hardware.Disk))
+	if have.parent != [16]byte{} {
+		return b.flatten(ctx, m, v, root)
+	}
+	_, err = b.m.run(ctx, "modifymedium", "disk", root, "--resize", strconv.Itoa(m.Hardware.Disk))
 	return err
+}
+
+// flatten makes the disk one of its own, above nothing, and as large as wanted:
+// see base. It takes the place of the other at once; configure attaches it.
+func (b *Backend) flatten(ctx context.Context, m *deploy.Machine, v *machine, root string) error {
+	grown := filepath.Join(m.Dir, grownFile)
+	if err := b.forgetFile(ctx, grown); err != nil {
+		return err
+	}
+	if err := b.openBases(ctx, m); err != nil {
+		return err
+	}
+	if _, err := b.m.runFor(ctx, longTimeout, "clonemedium", "disk", root, grown, "--format", "VDI"); err != nil {
+		return err
+	}
+	if _, err := b.m.run(ctx, "modifymedium", "disk", grown, "--resize", strconv.Itoa(m.Hardware.Disk)); err != nil {
+		return err
+	}
+	if err := os.Chmod(grown, 0o600); err != nil {
+		return err
+	}
+	if err := syncFile(grown); err != nil {
+		return err
+	}
+	if at := v.info[portKey(portRoot)]; at != "" && at != "none" {
+		if err := b.attach(ctx, m, portRoot, "none"); err != nil {
+			return err
+		}
+	}
+	all, err := b.media(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		if d.location == root || d.location == grown {
+			if _, err := b.m.run(ctx, "closemedium", "disk", d.id); err != nil {
+				return err
+			}
+		}
+	}
+	return os.Rename(grown, root)
 }
 
 // removeBases removes the base images that no disk is above any more.

@@ -14,6 +14,7 @@ const (
 	rootFile    = "root.vdi"
 	espFile     = "esp.vdi"
 	seedFile    = "seed.vdi"
+	grownFile   = "grown.vdi" // that takes root.vdi's place
 	runningFile = "running"
 	consoleFile = "console.log"
 	lockFile    = "lock"
