@@ -24,6 +24,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"tool/backends/virtualbox/vboxtest"
 )
 
 // fixture is what the tests of one run share.
@@ -56,6 +58,7 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, removeAll(dir)) }()
+	defer vboxtest.Remove()
 	shared = &fixture{dir: dir, tool: os.Getenv("TOOL_BINARY")}
 	if shared.tool == "" {
 		shared.tool = filepath.Join(dir, "bin", "tool")

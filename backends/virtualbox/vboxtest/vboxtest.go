@@ -48,23 +48,35 @@ type installed struct {
 	dir      string
 }
 
-var install = sync.OnceValues(func() (*installed, error) {
+// shared is what all tests of a process use. It is made by the first that needs it.
+var shared struct {
+	once sync.Once
+	i    installed
+	err  error
+}
+
+func install() (*installed, error) {
+	shared.once.Do(func() { shared.err = shared.i.make() })
+	return &shared.i, shared.err
+}
+
+func (i *installed) make() error {
 	dir, err := os.MkdirTemp("", "tool-vbox-")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	i := &installed{dir: dir}
+	i.dir = dir
 	for _, p := range []string{"gcc", "unshare", "nsenter", "mount", "chroot"} {
 		if _, err := exec.LookPath(p); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if i.tree, err = build(dir); err != nil {
-		return nil, err
+		return err
 	}
 	i.headless, err = compile(dir, i.tree)
-	return i, err
-})
+	return err
+}
 
 // New returns a host, or skips the test where there can be none. What runs on it
 // when the test ends is ended.
@@ -334,9 +346,10 @@ func compile(dir, tree string) (string, error) {
 	return out, nil
 }
 
-// Remove removes what all hosts of this process shared; TestMain calls it.
+// Remove removes what all hosts of this process shared, if there is anything;
+// TestMain calls it after the tests.
 func Remove() {
-	if i, err := install(); err == nil {
-		_ = os.RemoveAll(i.dir)
+	if shared.i.dir != "" {
+		_ = os.RemoveAll(shared.i.dir)
 	}
 }
