@@ -7,7 +7,7 @@
 //
 //	TOOL_BINARY=/path   test that program instead of a fresh build of cmd/tool
 //	TOOL_KILLS=50       how often TestKill kills a build (10)
-//	TOOL_TEST_MACHINES=all  all scenarios of TestMachines (the first three), and TestBoot
+//	TOOL_TEST_MACHINES=all  all scenarios of TestMachines and TestDebian (the first ones), and TestBoot
 //	TOOL_VM_KILLS=20    how often TestMachines kills a deploy (5)
 //	TOOL_TEST_VBOX_BOOT=1   start a machine under VirtualBox's interpreter (hours)
 //	TOOL_UPDATE=1       rewrite what the scripts expect; read the diff
