@@ -155,7 +155,7 @@ func (b *Backend) Plan(m *deploy.Machine, o *deploy.Observed, g deploy.Goal) ([]
 	if o.Complete {
 		return nil, nil
 	}
-	return []deploy.Step{{Kind: stepAdopt, Text: "adopt " + o.ID + ": agent and store below /tool; its /usr and what the system replaces in /etc wait in /tool/generation-0; the deployment's key in /root/.ssh/authorized_keys; the unit tool-agent-boot.service"}}, nil
+	return []deploy.Step{{Kind: stepAdopt, Text: "adopt " + o.ID + ": agent and store below /tool; its /usr and what the system replaces in /etc wait in /tool/generation-0; the deployment's key in /root/.ssh/authorized_keys; the units tool-agent-boot.service and tool-host-modules.service"}}, nil
 }
 
 // Do implements deploy.Backend.

@@ -212,6 +212,11 @@ func (s *Session) steps(ctx context.Context, b Backend, m *Machine, g Goal) erro
 		}
 		for _, st := range steps {
 			s.doing(m.Name, "%s", st.Text)
+			if st.Kind == StepStart {
+				if fi, err := os.Stat(b.Console(m)); err == nil {
+					s.consoles.Store(m.Name, fi.Size())
+				}
+			}
 			if err := b.Do(ctx, m, st); err != nil {
 				return fmt.Errorf("%s: %w", st.Text, err)
 			}

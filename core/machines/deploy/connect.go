@@ -151,7 +151,10 @@ func (s *Session) stillRuns(ctx context.Context, ms *MachineState) error {
 		return errors.New("its process has ended")
 	}
 	// The initrd says so and starts again, for ever.
-	tail := tailOf(b.Console(s.D.machine(ms)), 5)
+	// What it said before it was started last is not about this start.
+	began, _ := s.consoles.Load(ms.Name)
+	from, _ := began.(int64)
+	tail := tailOf(b.Console(s.D.machine(ms)), from, 5)
 	if strings.Contains(tail, cannotStart) {
 		return errors.New("it cannot start")
 	}
@@ -172,21 +175,24 @@ func (s *Session) unreachable(ctx context.Context, ms *MachineState, after time.
 		e.State = o.State
 	}
 	if log := b.Console(s.D.machine(ms)); log != "" {
-		e.Console = tailOf(log, 15)
+		e.Console = tailOf(log, 0, 15)
 	}
 	return e
 }
 
-// tailOf returns the last lines of a file, made safe to print.
-func tailOf(path string, lines int) string {
+// tailOf returns the last lines of a file, of those after from, made safe to print.
+func tailOf(path string, from int64, lines int) string {
 	f, err := os.Open(path)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
 	const most = 8 << 10
-	if st, err := f.Stat(); err == nil && st.Size() > most {
-		if _, err := f.Seek(-most, io.SeekEnd); err != nil {
+	if st, err := f.Stat(); err == nil {
+		if from > st.Size() {
+			from = 0 // it was begun anew
+		}
+		if _, err := f.Seek(max(from, st.Size()-most), io.SeekStart); err != nil {
 			return ""
 		}
 	}

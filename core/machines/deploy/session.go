@@ -20,7 +20,8 @@ type Session struct {
 	Events    event.Sink
 	Deadlines Deadlines
 
-	pace pace
+	pace     pace
+	consoles sync.Map // by machine: how long its console's log was when it was started, an int64
 }
 
 func (s *Session) backend(ms *MachineState) (Backend, error) {
