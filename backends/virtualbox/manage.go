@@ -83,7 +83,7 @@ const (
 func busy(err error) bool {
 	return says(err, codeBusy) && says(err, "lock") ||
 		says(err, codeVM) && says(err, "direct session") ||
-		says(err, "was unlocked unexpectedly while attempting to") ||
+		says(err, "was unlocked unexpectedly while attempting to") || says(err, "Failed to assign the machine to the session") ||
 		says(err, "COM server is not running") ||
 		says(err, "NS_ERROR_CALL_FAILED") || says(err, "The object is not ready") && says(err, "0x8000ffff")
 }

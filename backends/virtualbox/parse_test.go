@@ -185,9 +185,13 @@ func TestBusy(t *testing.T) {
 		}
 	}
 	// Said by showvminfo while others lock the machine; too rare to capture.
-	const unlocked = "VBoxManage: error: The machine 'm0' was unlocked unexpectedly while attempting to share its session\n"
-	if !busy(&callError{text: unlocked, err: errors.New("exit status 1")}) {
-		t.Errorf("not busy: %s", unlocked)
+	for _, text := range []string{
+		"VBoxManage: error: The machine 'm0' was unlocked unexpectedly while attempting to share its session\n",
+		"VBoxManage: error: Failed to assign the machine to the session (E_ACCESSDENIED)\n",
+	} {
+		if !busy(&callError{text: text, err: errors.New("exit status 1")}) {
+			t.Errorf("not busy: %s", text)
+		}
 	}
 }
 
