@@ -65,12 +65,13 @@ service(
     files = {":ballast.bin": "usr/share/ballast.bin"} if BALLAST else {},
     on_change = "nothing",
 )
-# Which is to reach the other machine, once there is a file for the network.
+# Which is to reach the other machine, once there is a file for the network. It
+# listens to what answers: some hosts take connections to any address.
 service(
     name = "neighbour",
     exec_start = "/bin/sleep infinity",
     files = {":network": "usr/lib/systemd/network/05-test.network"} if NETWORK else {},
-    health_commands = ["bash -c 'exec 3<>/dev/tcp/two/22'"] if "eth1" in NETWORK else [],
+    health_commands = ["bash -c 'exec 3<>/dev/tcp/two/22 && read -rt 15 banner <&3 && [[ $banner == SSH-* ]]'"] if "eth1" in NETWORK else [],
     on_change = "nothing",
 )
 sshd(name = "sshd", packages = ["//packages:sshd"], extra_config = SSHD)

@@ -173,7 +173,7 @@ func (f *fleet) testWrongAddress(t *testing.T) {
 		if now := f.current(t, "one"); now != before {
 			t.Errorf("one has %s, before %s", now, before)
 		}
-		f.ssh(t, "one", "exec 3<>/dev/tcp/two/22")
+		f.ssh(t, "one", "exec 3<>/dev/tcp/two/22 && read -rt 60 banner <&3 && [[ $banner == SSH-* ]]")
 	}
 	f.turn(t, func(k *knobs) { k.network = "" })
 	f.deploy(t, "nothing to do")
