@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"tool/backends/local"
 	"tool/core/machines/deploy"
 )
 
@@ -49,7 +50,7 @@ func kvmUnusable() string {
 	}
 	_ = f.Close()
 	for _, module := range []string{"kvm_intel", "kvm_amd"} {
-		if exists("/sys/module/" + module) {
+		if local.Exists("/sys/module/" + module) {
 			return ""
 		}
 	}
@@ -81,7 +82,7 @@ func (b *Backend) accel(ctx context.Context, m *deploy.Machine, e *emulator) (st
 	p := probed{BootID: strings.TrimSpace(string(boot)), Emulator: filepath.Base(e.root)}
 	path := filepath.Join(m.NetDir, probeFile)
 	var old probed
-	if text, err := readFile(path, 1<<16); err == nil && json.Unmarshal(text, &old) == nil && old.BootID == p.BootID && old.Emulator == p.Emulator {
+	if text, err := local.ReadFile(path, 1<<16); err == nil && json.Unmarshal(text, &old) == nil && old.BootID == p.BootID && old.Emulator == p.Emulator {
 		return old.Accel, nil
 	}
 	p.Accel = accelKVM
@@ -95,14 +96,14 @@ func (b *Backend) accel(ctx context.Context, m *deploy.Machine, e *emulator) (st
 	if err != nil {
 		return "", err
 	}
-	return p.Accel, writeFile(path, append(text, '\n'))
+	return p.Accel, local.WriteFile(path, append(text, '\n'))
 }
 
 // probe starts the machine's kernel with KVM and nothing else. It works if the
 // kernel comes to the point where it finds no root file system, and restarts.
 func probe(ctx context.Context, m *deploy.Machine, e *emulator) error {
 	kernel := filepath.Join(m.Dir, kernelFile)
-	if !exists(kernel) {
+	if !local.Exists(kernel) {
 		if kernel = m.Kernel; kernel == "" {
 			return errors.New("there is no kernel to try KVM with")
 		}

@@ -25,9 +25,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"time"
 
+	"tool/backends/local"
 	"tool/core/machines/deploy"
 )
 
@@ -81,43 +81,27 @@ func (b *Backend) Usable(context.Context) error {
 
 // Dial implements deploy.Backend.
 func (b *Backend) Dial(ctx context.Context, m *deploy.Machine) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(m.SSHPort)))
+	return local.Dial(ctx, m)
 }
 
 // Console implements deploy.Backend.
 func (b *Backend) Console(m *deploy.Machine) string { return filepath.Join(m.Dir, consoleFile) }
 
-// The kinds of steps.
-const (
-	stepDisk      = "disk"
-	stepSeed      = "seed"
-	stepBoot      = "boot"
-	stepResize    = "resize"
-	stepConfigure = "configure"
-	stepNetwork   = "network"
-	stepForward   = "forward"
-	stepStart     = "start"
-	stepResume    = "resume"
-	stepStop      = "stop"
-	stepDestroy   = "destroy"
-)
-
 // Do implements deploy.Backend.
 func (b *Backend) Do(ctx context.Context, m *deploy.Machine, s deploy.Step) error {
 	do := map[string]func(context.Context, *deploy.Machine) error{
-		stepDisk: b.makeDisk, stepSeed: b.placeSeed, stepBoot: b.placeBoot, stepResize: b.resizeDisk, stepConfigure: b.configure,
-		stepNetwork: b.startSwitch, stepForward: b.forward, stepStart: b.start, stepResume: b.resume, stepStop: b.stop, stepDestroy: b.destroy,
+		local.StepDisk: b.makeDisk, local.StepSeed: b.placeSeed, local.StepBoot: b.placeBoot, local.StepResize: b.resizeDisk, local.StepConfigure: b.configure,
+		local.StepNetwork: b.startSwitch, local.StepForward: b.forward, local.StepStart: b.start, local.StepResume: b.resume, local.StepStop: b.stop, local.StepDestroy: b.destroy,
 	}[s.Kind]
 	if do == nil {
 		return fmt.Errorf("the qemu backend knows no step %q", s.Kind)
 	}
-	if s.Kind == stepStop || s.Kind == stepDestroy {
+	if s.Kind == local.StepStop || s.Kind == local.StepDestroy {
 		if _, err := os.Stat(m.Dir); errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
 	}
-	unlock, err := lock(ctx, filepath.Join(m.Dir, lockFile))
+	unlock, err := local.Lock(ctx, filepath.Join(m.Dir, lockFile))
 	if err != nil {
 		return err
 	}

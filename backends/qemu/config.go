@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"tool/backends/local"
 	"tool/core/machines/deploy"
 )
 
@@ -33,8 +34,8 @@ const configVersion = 1
 
 // The firmware's names.
 const (
-	direct = "direct"
-	uefi   = "uefi"
+	direct = deploy.FirmwareDirect
+	uefi   = deploy.FirmwareUEFI
 )
 
 // configOf returns what m is to be configured as.
@@ -86,7 +87,7 @@ func (c *config) check() error {
 
 // readConfig reads a machine's vm.json; nil if there is none.
 func readConfig(dir string) (*config, error) {
-	b, err := readFile(filepath.Join(dir, configFile), 1<<20)
+	b, err := local.ReadFile(filepath.Join(dir, configFile), 1<<20)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -112,7 +113,7 @@ func (c *config) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, configFile), append(b, '\n'))
+	return local.WriteFile(filepath.Join(dir, configFile), append(b, '\n'))
 }
 
 // differences tells in which ways c is other than want, for people. Hardware is

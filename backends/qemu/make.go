@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"tool/backends/local"
 	"tool/core/machines/deploy"
 )
 
@@ -14,13 +15,13 @@ import (
 // stays: it holds the machine's data.
 func (b *Backend) makeDisk(ctx context.Context, m *deploy.Machine) error {
 	disk := filepath.Join(m.Dir, diskFile)
-	if exists(disk) && exists(filepath.Join(m.Dir, rootFile)) {
+	if local.Exists(disk) && local.Exists(filepath.Join(m.Dir, rootFile)) {
 		return nil
 	}
 	if err := b.mustRest(m); err != nil {
 		return err
 	}
-	if exists(disk) {
+	if local.Exists(disk) {
 		// Without its base image the rest means nothing; and the base must be
 		// the same one, byte by byte.
 		return fmt.Errorf("%s is gone, which %s is only the changes to: put it back, or destroy the machine", rootFile, diskFile)
@@ -40,8 +41,8 @@ func (b *Backend) overlay(ctx context.Context, m *deploy.Machine, base, name str
 	if err != nil {
 		return err
 	}
-	tmp := name + tmpSuffix
-	if err := remove(filepath.Join(m.Dir, tmp)); err != nil {
+	tmp := name + local.TmpSuffix
+	if err := local.Remove(filepath.Join(m.Dir, tmp)); err != nil {
 		return err
 	}
 	args := []string{"create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, "-o", "lazy_refcounts=off", tmp}
@@ -82,8 +83,8 @@ func (b *Backend) placeSeed(_ context.Context, m *deploy.Machine) error {
 		return take(m.Seed, seed)
 	}
 	// It holds the machine's key: who may read the other file must not read this.
-	tmp := seed + tmpSuffix
-	if err := remove(tmp); err != nil {
+	tmp := seed + local.TmpSuffix
+	if err := local.Remove(tmp); err != nil {
 		return err
 	}
 	if err := clone(m.Seed, tmp, 0o600); err != nil {
@@ -109,7 +110,7 @@ func (b *Backend) placeBoot(ctx context.Context, m *deploy.Machine) error {
 		}
 		return take(m.Initrd, filepath.Join(m.Dir, initrdFile))
 	}
-	if !exists(filepath.Join(m.Dir, espDisk)) || !exists(filepath.Join(m.Dir, espFile)) {
+	if !local.Exists(filepath.Join(m.Dir, espDisk)) || !local.Exists(filepath.Join(m.Dir, espFile)) {
 		if err := take(m.ESP, filepath.Join(m.Dir, espFile)); err != nil {
 			return err
 		}
@@ -118,20 +119,20 @@ func (b *Backend) placeBoot(ctx context.Context, m *deploy.Machine) error {
 		}
 	}
 	vars := filepath.Join(m.Dir, varsFile)
-	if exists(vars) {
+	if local.Exists(vars) {
 		return nil
 	}
 	e, err := emulatorOf(m)
 	if err != nil {
 		return err
 	}
-	if err := remove(vars + tmpSuffix); err != nil {
+	if err := local.Remove(vars + local.TmpSuffix); err != nil {
 		return err
 	}
-	if err := clone(filepath.Join(e.root, varsPath), vars+tmpSuffix, 0o600); err != nil {
+	if err := clone(filepath.Join(e.root, varsPath), vars+local.TmpSuffix, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(vars+tmpSuffix, vars)
+	return os.Rename(vars+local.TmpSuffix, vars)
 }
 
 // resizeDisk lets the disk be as large as wanted. The machine's init lets the

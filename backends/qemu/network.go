@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tool/backends/local"
 	"tool/backends/qemu/vswitch"
 	"tool/core/machines/deploy"
 )
@@ -41,13 +42,13 @@ func (b *Backend) startSwitch(ctx context.Context, m *deploy.Machine) error {
 			if pid, err := vswitch.Running(m.NetDir); err == nil && pid != 0 {
 				return nil
 			}
-			return fmt.Errorf("the network's process %s ended at once: %s", argv[0], tail(log, 5))
+			return fmt.Errorf("the network's process %s ended at once: %s", argv[0], deploy.Tail(log, 0, 5))
 		default:
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("the network's process %s serves nothing after 20 seconds: %s", argv[0], tail(log, 5))
+			return fmt.Errorf("the network's process %s serves nothing after 20 seconds: %s", argv[0], deploy.Tail(log, 0, 5))
 		}
-		if err := pause(ctx, 10*time.Millisecond); err != nil {
+		if err := local.Pause(ctx, 10*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -76,7 +77,7 @@ func (b *Backend) stopSwitch(ctx context.Context, dir string) error {
 		}
 	}
 	for _, f := range []string{switchLog, probeFile} {
-		if err := remove(filepath.Join(dir, f)); err != nil {
+		if err := local.Remove(filepath.Join(dir, f)); err != nil {
 			return err
 		}
 	}
@@ -152,7 +153,7 @@ func forwardLive(ctx context.Context, m *deploy.Machine, have, want *config) err
 		if err := remove(want, f); err != nil {
 			return err
 		}
-		if err := checkPort(net.JoinHostPort(want.HostAddr, strconv.Itoa(f.Port))); err != nil {
+		if err := local.CheckPorts(ctx, []string{net.JoinHostPort(want.HostAddr, strconv.Itoa(f.Port))}); err != nil {
 			return err
 		}
 		answer, err := mon.human("hostfwd_add control " + want.rule(f))

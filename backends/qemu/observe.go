@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"tool/backends/local"
 	"tool/backends/qemu/vswitch"
 	"tool/core/machines/deploy"
 )
@@ -34,7 +35,7 @@ func (b *Backend) Observe(ctx context.Context, m *deploy.Machine) (*deploy.Obser
 	}
 	defer p.close()
 	for _, f := range []string{diskFile, rootFile, seedFile, kernelFile, initrdFile, espFile, espDisk, varsFile, configFile, runningFile} {
-		if exists(filepath.Join(m.Dir, f)) {
+		if local.Exists(filepath.Join(m.Dir, f)) {
 			o.Exists = true
 			break
 		}
@@ -68,7 +69,7 @@ func (b *Backend) Observe(ctx context.Context, m *deploy.Machine) (*deploy.Obser
 	o.State = deploy.StateStopped
 	if p != nil {
 		b.observeProcess(ctx, m, p, o)
-	} else if exists(filepath.Join(m.Dir, runningFile)) {
+	} else if local.Exists(filepath.Join(m.Dir, runningFile)) {
 		o.State = deploy.StateCrashed
 		o.Problems = append(o.Problems, "its process ended without being told to")
 	}
@@ -80,7 +81,7 @@ func missing(m *deploy.Machine, c *config) []string {
 	var parts []string
 	lacks := func(files ...string) bool {
 		for _, f := range files {
-			if !exists(filepath.Join(m.Dir, f)) {
+			if !local.Exists(filepath.Join(m.Dir, f)) {
 				return true
 			}
 		}
@@ -123,7 +124,7 @@ func drift(m *deploy.Machine, c *config) ([]string, error) {
 		{"kernel", m.Kernel, kernelFile}, {"initrd", m.Initrd, initrdFile},
 	} {
 		have := filepath.Join(m.Dir, f.have)
-		if f.want == "" || !exists(have) {
+		if f.want == "" || !local.Exists(have) {
 			continue
 		}
 		same, err := sameContent(f.want, have)
@@ -149,7 +150,7 @@ func (b *Backend) observeProcess(ctx context.Context, m *deploy.Machine, p *proc
 	if err != nil {
 		if !p.alive() {
 			o.State = deploy.StateStopped
-			if exists(filepath.Join(m.Dir, runningFile)) {
+			if local.Exists(filepath.Join(m.Dir, runningFile)) {
 				o.State = deploy.StateCrashed
 			}
 			return

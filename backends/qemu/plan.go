@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"tool/backends/local"
 	"tool/core/machines/deploy"
 )
 
@@ -15,12 +16,12 @@ func (b *Backend) Plan(m *deploy.Machine, o *deploy.Observed, g deploy.Goal) ([]
 		if !o.Exists {
 			return nil, nil
 		}
-		return []deploy.Step{{Kind: stepDestroy, Text: "destroy it with its disk", Destructive: true}}, nil
+		return []deploy.Step{{Kind: local.StepDestroy, Text: "destroy it with its disk", Destructive: true}}, nil
 	case deploy.Stopped:
 		if o.State == deploy.StateMissing || o.State == deploy.StateStopped {
 			return nil, nil
 		}
-		return []deploy.Step{stopStep(o)}, nil
+		return []deploy.Step{local.Stop(o)}, nil
 	case deploy.Running:
 		return planRunning(m, o)
 	}
@@ -51,83 +52,51 @@ func planRunning(m *deploy.Machine, o *deploy.Observed) ([]deploy.Step, error) {
 		if o.Exists && known {
 			text = fmt.Sprintf("make its disk of %d MiB anew: it is gone", want.Hardware.Disk)
 		}
-		add(stepDisk, text)
+		add(local.StepDisk, text)
 	} else if known && want.Hardware.Disk > o.Hardware.Disk {
-		add(stepResize, fmt.Sprintf("grow its disk from %d to %d MiB", o.Hardware.Disk, want.Hardware.Disk))
+		add(local.StepResize, fmt.Sprintf("grow its disk from %d to %d MiB", o.Hardware.Disk, want.Hardware.Disk))
 	}
 	if m.Seed != "" && (lacks(partDisk) || lacks(partSeed)) {
-		add(stepSeed, "attach its seed")
+		add(local.StepSeed, "attach its seed")
 	}
 	changes := slices.Clone(o.Drift)
 	firmware := known && o.Hardware.Firmware != want.Hardware.Firmware
 	if known {
-		changes = append(hardwareChanges(o.Hardware, want.Hardware), changes...)
+		changes = append(o.Hardware.Changes(want.Hardware), changes...)
 	}
 	if lacks(partBoot) || firmware || slices.ContainsFunc(o.Drift, func(d string) bool { return strings.HasPrefix(d, "kernel: ") || strings.HasPrefix(d, "initrd: ") }) {
 		if err := needsBoot(m, want.Hardware.Firmware); err != nil {
 			return nil, err
 		}
-		add(stepBoot, "place what it boots from")
+		add(local.StepBoot, "place what it boots from")
 	}
 	switch {
 	case lacks(partConfig):
-		add(stepConfigure, fmt.Sprintf("configure it: %d MiB, %s", want.Hardware.Memory, processors(want.Hardware.CPUs)))
+		add(local.StepConfigure, fmt.Sprintf("configure it: %d MiB, %s", want.Hardware.Memory, want.Hardware.Processors()))
 	case len(changes) > 0:
-		add(stepConfigure, "configure it: "+strings.Join(changes, "; "))
+		add(local.StepConfigure, "configure it: "+strings.Join(changes, "; "))
 	case len(steps) > 0:
-		add(stepConfigure, "configure it")
+		add(local.StepConfigure, "configure it")
 	}
 	if lacks(partForwards) && len(steps) == 0 {
-		add(stepForward, "forward its ports as wanted: "+want.forwards())
+		add(local.StepForward, "forward its ports as wanted: "+want.forwards())
 	}
-	restart := len(steps) > 0 && steps[0].Kind != stepForward
+	restart := len(steps) > 0 && steps[0].Kind != local.StepForward
 	live := o.State == deploy.StateRunning || o.State == deploy.StatePaused || o.State == deploy.StateCrashed
 	if live && (restart || o.State == deploy.StateCrashed) {
-		// A crashed machine may have left a process that does nothing any more.
-		steps = append([]deploy.Step{stopStep(o)}, steps...)
+		steps = append([]deploy.Step{local.Stop(o)}, steps...)
 		live = false
 	}
 	if lacks(partNetwork) {
-		add(stepNetwork, "start the deployment's network")
+		add(local.StepNetwork, "start the deployment's network")
 	}
 	switch {
 	case !live:
-		add(stepStart, "start it")
+		add(local.StepStart, "start it")
 	case o.State == deploy.StatePaused:
-		add(stepResume, "let it go on")
+		add(local.StepResume, "let it go on")
 	}
 	return steps, nil
-}
-
-func stopStep(o *deploy.Observed) deploy.Step {
-	if o.State == deploy.StateCrashed {
-		return deploy.Step{Kind: stepStop, Text: "clear away what is left of its process"}
-	}
-	return deploy.Step{Kind: stepStop, Text: "shut it down"}
-}
-
-func hardwareChanges(have, want deploy.Hardware) []string {
-	var d []string
-	if have.Memory != want.Memory {
-		d = append(d, fmt.Sprintf("memory: %d → %d MiB", have.Memory, want.Memory))
-	}
-	if have.CPUs != want.CPUs {
-		d = append(d, fmt.Sprintf("processors: %d → %d", have.CPUs, want.CPUs))
-	}
-	if have.Disk != want.Disk {
-		d = append(d, fmt.Sprintf("disk: %d → %d MiB", have.Disk, want.Disk))
-	}
-	if have.Firmware != want.Firmware {
-		d = append(d, fmt.Sprintf("firmware: %s → %s", have.Firmware, want.Firmware))
-	}
-	return d
-}
-
-func processors(n int) string {
-	if n == 1 {
-		return "1 processor"
-	}
-	return fmt.Sprintf("%d processors", n)
 }
 
 func needsBoot(m *deploy.Machine, firmware string) error {

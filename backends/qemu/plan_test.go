@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"tool/backends/local"
 	"tool/core/machines/deploy"
 )
 
@@ -68,7 +69,7 @@ func TestPlan(t *testing.T) {
 		var kinds []string
 		for _, s := range steps {
 			kinds = append(kinds, s.Kind)
-			if s.Destructive != (s.Kind == stepDestroy) {
+			if s.Destructive != (s.Kind == local.StepDestroy) {
 				t.Errorf("%s: %+v", name, s)
 			}
 		}

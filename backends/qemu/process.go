@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"tool/backends/local"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,7 +38,7 @@ func (p *process) close() {
 // and work in its folder. Without the file all processes are looked at: one
 // may not have written it yet, or somebody removed the folder below it.
 func findProcess(dir, uuid string) (*process, error) {
-	if b, err := readFile(filepath.Join(dir, pidFile), 64); err == nil {
+	if b, err := local.ReadFile(filepath.Join(dir, pidFile), 64); err == nil {
 		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
 			if p, err := openProcess(pid, dir, uuid); p != nil || err != nil {
 				return p, err
@@ -84,7 +85,7 @@ func openProcess(pid int, dir, uuid string) (*process, error) {
 // or in one that has been removed.
 func isMachine(pid int, dir, uuid string) bool {
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
-	args, err := readFile(filepath.Join(proc, "cmdline"), 1<<20)
+	args, err := local.ReadFile(filepath.Join(proc, "cmdline"), 1<<20)
 	if err != nil || !bytes.Contains(args, []byte("\x00-uuid\x00"+uuid+"\x00")) {
 		return false
 	}
@@ -98,7 +99,7 @@ const emulatedPatience = 6
 
 // emulated reports whether the process has no KVM.
 func (p *process) emulated() bool {
-	args, err := readFile(filepath.Join("/proc", strconv.Itoa(p.pid), "cmdline"), 1<<20)
+	args, err := local.ReadFile(filepath.Join("/proc", strconv.Itoa(p.pid), "cmdline"), 1<<20)
 	return err == nil && bytes.Contains(args, []byte("\x00-accel\x00"+accelTCG))
 }
 
@@ -116,7 +117,7 @@ func (p *process) wait(ctx context.Context, d time.Duration) error {
 		if time.Now().After(end) {
 			return fmt.Errorf("process %d still runs after %s", p.pid, d)
 		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if err := local.Pause(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 	}

@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
+	"tool/backends/local"
 	"tool/backends/qemu/vswitch"
 	"tool/core/machines/deploy"
 )
@@ -43,7 +43,7 @@ func (b *Backend) start(ctx context.Context, m *deploy.Machine) error {
 	running := filepath.Join(m.Dir, runningFile)
 	if p != nil {
 		defer p.close()
-		if err := writeFile(running, nil); err != nil {
+		if err := local.WriteFile(running, nil); err != nil {
 			return err
 		}
 		return b.awaitRunning(ctx, m, c, p, nil)
@@ -65,10 +65,10 @@ func (b *Backend) start(ctx context.Context, m *deploy.Machine) error {
 	if err := c.checkPorts(ctx); err != nil {
 		return err
 	}
-	if err := writeFile(running, nil); err != nil {
+	if err := local.WriteFile(running, nil); err != nil {
 		return err
 	}
-	argv := c.command(e, m.Name, accel, exists(filepath.Join(m.Dir, seedFile)))
+	argv := c.command(e, m.Name, accel, local.Exists(filepath.Join(m.Dir, seedFile)))
 	ended, err := spawn(m.Dir, filepath.Join(m.Dir, logFile), e.environment(), argv)
 	if err == nil {
 		err = b.awaitRunning(ctx, m, c, nil, ended)
@@ -76,7 +76,7 @@ func (b *Backend) start(ctx context.Context, m *deploy.Machine) error {
 	select {
 	case <-ended:
 		// It never ran, so it did not crash.
-		err = errors.Join(err, remove(running))
+		err = errors.Join(err, local.Remove(running))
 	default:
 	}
 	return err
@@ -85,7 +85,7 @@ func (b *Backend) start(ctx context.Context, m *deploy.Machine) error {
 // prepare removes what an earlier process left and makes the way to the network.
 func (b *Backend) prepare(m *deploy.Machine, c *config) error {
 	for _, f := range []string{pidFile, qmpFile} {
-		if err := remove(filepath.Join(m.Dir, f)); err != nil {
+		if err := local.Remove(filepath.Join(m.Dir, f)); err != nil {
 			return err
 		}
 	}
@@ -102,18 +102,14 @@ func (b *Backend) prepare(m *deploy.Machine, c *config) error {
 	if old, err := os.Readlink(link); err == nil && old == m.NetDir {
 		return nil
 	}
-	if err := remove(link + tmpSuffix); err != nil {
+	if err := local.Remove(link + local.TmpSuffix); err != nil {
 		return err
 	}
-	if err := os.Symlink(m.NetDir, link+tmpSuffix); err != nil {
+	if err := os.Symlink(m.NetDir, link+local.TmpSuffix); err != nil {
 		return err
 	}
-	return os.Rename(link+tmpSuffix, link)
+	return os.Rename(link+local.TmpSuffix, link)
 }
-
-// portGrace is how long a port may still be taken: of a process that was just
-// killed, the kernel closes what it listened at a moment after it has gone.
-const portGrace = 3 * time.Second
 
 // checkPorts finds out before QEMU does, which says less.
 func (c *config) checkPorts(ctx context.Context) error {
@@ -121,33 +117,7 @@ func (c *config) checkPorts(ctx context.Context) error {
 	for _, f := range c.Forwards {
 		addrs = append(addrs, net.JoinHostPort(c.HostAddr, strconv.Itoa(f.Port)))
 	}
-	end := time.Now().Add(portGrace)
-	for _, a := range addrs {
-		err := checkPort(a)
-		for errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end) {
-			if err := pause(ctx, 20*time.Millisecond); err != nil {
-				return err
-			}
-			err = checkPort(a)
-		}
-		switch {
-		case errors.Is(err, syscall.EADDRINUSE):
-			return fmt.Errorf("the port %s of this host is taken by another program: end that, or choose another port", a)
-		case errors.Is(err, syscall.EACCES):
-			return fmt.Errorf("the port %s of this host needs privileges: choose one from 1024 on", a)
-		case err != nil:
-			return fmt.Errorf("the port %s of this host: %w", a, err)
-		}
-	}
-	return nil
-}
-
-func checkPort(addr string) error {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err
-	}
-	return l.Close()
+	return local.CheckPorts(ctx, addrs)
 }
 
 // awaitRunning returns when the guest runs. p is its process, or nil where it
@@ -162,20 +132,20 @@ func (b *Backend) awaitRunning(ctx context.Context, m *deploy.Machine, c *config
 		case err == nil && status == "paused":
 			return b.resume(ctx, m)
 		case err == nil && status != "prelaunch" && status != "inmigrate":
-			return fmt.Errorf("QEMU says: %.64s; console:\n%s", status, tail(b.Console(m), 10))
+			return fmt.Errorf("QEMU says: %.64s; console:\n%s", status, deploy.Tail(b.Console(m), 0, 10))
 		}
 		select {
 		case <-ended:
-			return fmt.Errorf("QEMU ended at once:\n%s", tail(filepath.Join(m.Dir, logFile), 10))
+			return fmt.Errorf("QEMU ended at once:\n%s", deploy.Tail(filepath.Join(m.Dir, logFile), 0, 10))
 		default:
 		}
 		if p != nil && !p.alive() {
 			return errors.New("its process ended meanwhile")
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("it does not run after %s: %w; QEMU's log:\n%s", startTimeout, err, tail(filepath.Join(m.Dir, logFile), 10))
+			return fmt.Errorf("it does not run after %s: %w; QEMU's log:\n%s", startTimeout, err, deploy.Tail(filepath.Join(m.Dir, logFile), 0, 10))
 		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if err := local.Pause(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -209,7 +179,7 @@ func (b *Backend) stop(ctx context.Context, m *deploy.Machine) error {
 	if err != nil {
 		return err
 	}
-	if err := remove(filepath.Join(m.Dir, runningFile)); err != nil {
+	if err := local.Remove(filepath.Join(m.Dir, runningFile)); err != nil {
 		return err
 	}
 	if p == nil {
@@ -273,7 +243,7 @@ func (b *Backend) destroy(ctx context.Context, m *deploy.Machine) error {
 		return err
 	}
 	for _, f := range []string{configFile, lockFile} {
-		if err := remove(filepath.Join(m.Dir, f)); err != nil {
+		if err := local.Remove(filepath.Join(m.Dir, f)); err != nil {
 			return err
 		}
 	}
@@ -283,7 +253,7 @@ func (b *Backend) destroy(ctx context.Context, m *deploy.Machine) error {
 // leaveNetwork removes the machine's port, and ends the switch if it was the
 // last one.
 func (b *Backend) leaveNetwork(ctx context.Context, m *deploy.Machine) error {
-	if m.NetDir == "" || !exists(m.NetDir) {
+	if m.NetDir == "" || !local.Exists(m.NetDir) {
 		return nil
 	}
 	others, err := vswitch.Forget(m.NetDir, m.Name)

@@ -19,14 +19,13 @@ package virtualbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
+	"tool/backends/local"
 	"tool/core/machines/deploy"
 )
 
@@ -80,54 +79,33 @@ func (b *Backend) Shape(h deploy.Hardware) deploy.Hardware {
 
 // Dial implements deploy.Backend.
 func (b *Backend) Dial(ctx context.Context, m *deploy.Machine) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(m.SSHPort)))
+	return local.Dial(ctx, m)
 }
 
 // Console implements deploy.Backend.
 func (b *Backend) Console(m *deploy.Machine) string { return filepath.Join(m.Dir, consoleFile) }
 
-// The kinds of steps.
-const (
-	stepDisk      = "disk"
-	stepSeed      = "seed"
-	stepBoot      = "boot"
-	stepResize    = "resize"
-	stepNetwork   = "network"
-	stepConfigure = "configure"
-	stepForward   = "forward"
-	stepStart     = deploy.StepStart
-	stepResume    = "resume"
-	stepStop      = "stop"
-	stepDestroy   = "destroy"
-)
-
 // Do implements deploy.Backend.
 func (b *Backend) Do(ctx context.Context, m *deploy.Machine, s deploy.Step) error {
 	do := map[string]func(context.Context, *deploy.Machine) error{
-		stepDisk: b.makeDisk, stepSeed: b.placeSeed, stepBoot: b.placeBoot, stepResize: b.resizeDisk, stepNetwork: b.makeNetwork,
-		stepConfigure: b.configure, stepForward: b.forward, stepStart: b.start, stepResume: b.resume, stepStop: b.stop, stepDestroy: b.destroy,
+		local.StepDisk: b.makeDisk, local.StepSeed: b.placeSeed, local.StepBoot: b.placeBoot, local.StepResize: b.resizeDisk, local.StepNetwork: b.makeNetwork,
+		local.StepConfigure: b.configure, local.StepForward: b.forward, local.StepStart: b.start, local.StepResume: b.resume, local.StepStop: b.stop, local.StepDestroy: b.destroy,
 	}[s.Kind]
 	if do == nil {
-		return fmt.Errorf("machine %s: the virtualbox backend knows no step %q", m.Name, s.Kind)
+		return fmt.Errorf("the virtualbox backend knows no step %q", s.Kind)
 	}
-	return b.locked(ctx, m, s.Kind, do)
+	return b.locked(ctx, m, do)
 }
 
 // locked does something with a machine that nobody else does anything with.
-func (b *Backend) locked(ctx context.Context, m *deploy.Machine, what string, do func(context.Context, *deploy.Machine) error) error {
-	if _, err := os.Stat(m.Dir); errors.Is(err, os.ErrNotExist) {
-		if err := os.MkdirAll(m.Dir, 0o700); err != nil {
-			return err
-		}
+func (b *Backend) locked(ctx context.Context, m *deploy.Machine, do func(context.Context, *deploy.Machine) error) error {
+	if err := os.MkdirAll(m.Dir, 0o700); err != nil {
+		return err
 	}
-	unlock, err := lock(ctx, filepath.Join(m.Dir, lockFile))
+	unlock, err := local.Lock(ctx, filepath.Join(m.Dir, lockFile))
 	if err != nil {
-		return fmt.Errorf("machine %s: %w", m.Name, err)
+		return err
 	}
 	defer unlock()
-	if err := do(ctx, m); err != nil {
-		return fmt.Errorf("machine %s: %s: %w", m.Name, what, err)
-	}
-	return nil
+	return do(ctx, m)
 }

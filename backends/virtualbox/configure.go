@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"tool/backends/local"
 	"tool/core/machines/deploy"
 )
 
@@ -85,7 +86,7 @@ func (b *Backend) register(ctx context.Context, m *deploy.Machine) error {
 	if err != nil {
 		return err
 	}
-	if exists(settings) {
+	if local.Exists(settings) {
 		_, err := b.m.run(ctx, "registervm", settings)
 		if err == nil {
 			v, lerr := b.look(ctx, m)
@@ -98,7 +99,7 @@ func (b *Backend) register(ctx context.Context, m *deploy.Machine) error {
 			return fmt.Errorf("its settings cannot be read, and its snapshots mean nothing without them: %w; mend %s, or destroy the machine", err, settings)
 		}
 		for _, f := range []string{settings, settings + "-prev"} {
-			if err := remove(f); err != nil {
+			if err := local.Remove(f); err != nil {
 				return err
 			}
 		}
@@ -124,7 +125,7 @@ func (b *Backend) attachDisks(ctx context.Context, m *deploy.Machine, v *machine
 		file string
 	}{{portESP, espFile}, {portRoot, rootFile}, {portSeed, seedFile}} {
 		path := filepath.Join(m.Dir, d.file)
-		if !exists(path) && d.port == portSeed {
+		if !local.Exists(path) && d.port == portSeed {
 			continue
 		}
 		if v.info[portKey(d.port)] == path {
@@ -235,13 +236,26 @@ func (b *Backend) destroy(ctx context.Context, m *deploy.Machine) error {
 			}
 		}
 	}
+	if err := b.leave(ctx, m); err != nil {
+		return err
+	}
+	return local.Remove(filepath.Join(m.Dir, lockFile))
+}
+
+// leave removes what the machine was the last of its deployment to use.
+func (b *Backend) leave(ctx context.Context, m *deploy.Machine) error {
+	if m.NetDir == "" || !local.Exists(m.NetDir) {
+		return nil
+	}
+	unlock, err := lockNet(ctx, m)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := b.removeBases(ctx, m); err != nil {
 		return err
 	}
-	if err := b.leaveNetwork(ctx, m); err != nil {
-		return err
-	}
-	return remove(filepath.Join(m.Dir, lockFile))
+	return b.leaveNetwork(ctx, m)
 }
 
 // closeMedia lets VirtualBox forget the machine's disks, those first that no

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"tool/backends/local"
 	"tool/core/machines/deploy"
 )
 
@@ -50,12 +51,12 @@ func (b *Backend) convert(ctx context.Context, image, path, id string, mib int) 
 	if info.Size() == 0 || info.Size()%512 != 0 {
 		return fmt.Errorf("%s has %d bytes, which is no whole number of sectors", image, info.Size())
 	}
-	tmp := path + tmpSuffix
+	tmp := path + local.TmpSuffix
 	if err := b.forgetFile(ctx, tmp); err != nil {
 		return err
 	}
 	if _, err := b.m.runFor(ctx, longTimeout, "convertfromraw", image, tmp, "--format", "VDI", "--uuid", id); err != nil {
-		return errors.Join(err, remove(tmp))
+		return errors.Join(err, local.Remove(tmp))
 	}
 	if mib > 0 {
 		if _, err := b.m.run(ctx, "modifymedium", "disk", tmp, "--resize", strconv.Itoa(mib)); err != nil {
@@ -95,7 +96,7 @@ func (b *Backend) base(ctx context.Context, m *deploy.Machine) (string, error) {
 	// Names in the store are of content; elsewhere, time and size tell.
 	id := uuidOf("base", m.Deployment, filepath.Base(image), strconv.FormatInt(info.Size(), 10), strconv.FormatInt(info.ModTime().UnixNano(), 10), strconv.Itoa(m.Hardware.Disk))
 	path := filepath.Join(m.NetDir, "base-"+id[:8]+".vdi")
-	if exists(path) {
+	if local.Exists(path) {
 		return path, nil
 	}
 	return path, b.convert(ctx, image, path, id, m.Hardware.Disk)
@@ -106,7 +107,7 @@ func (b *Backend) base(ctx context.Context, m *deploy.Machine) (string, error) {
 func (b *Backend) makeDisk(ctx context.Context, m *deploy.Machine) error {
 	root := filepath.Join(m.Dir, rootFile)
 	making := root + makingSuffix
-	if exists(root) && !exists(making) {
+	if local.Exists(root) && !local.Exists(making) {
 		return nil
 	}
 	v, err := b.atRest(ctx, m)
@@ -119,7 +120,7 @@ func (b *Backend) makeDisk(ctx context.Context, m *deploy.Machine) error {
 	if err := needs("a base image", m.Root); err != nil {
 		return err
 	}
-	unlock, err := lock(ctx, filepath.Join(m.NetDir, baseLock))
+	unlock, err := lockNet(ctx, m)
 	if err != nil {
 		return err
 	}
@@ -133,7 +134,7 @@ func (b *Backend) makeDisk(ctx context.Context, m *deploy.Machine) error {
 	}
 	// VirtualBox writes down the disk where it is made, so it cannot be renamed:
 	// another file says that it is not finished.
-	if err := writeFile(making, nil); err != nil {
+	if err := local.WriteFile(making, nil); err != nil {
 		return err
 	}
 	if _, err := b.m.run(ctx, "createmedium", "disk", "--filename", root, "--diffparent", base, "--format", "VDI"); err != nil {
@@ -145,7 +146,7 @@ func (b *Backend) makeDisk(ctx context.Context, m *deploy.Machine) error {
 	if err := syncFile(root); err != nil {
 		return err
 	}
-	return remove(making)
+	return local.Remove(making)
 }
 
 // forgetDisk detaches what is at a port, and lets VirtualBox forget what it knows
@@ -172,7 +173,7 @@ func (b *Backend) forgetFile(ctx context.Context, path string) error {
 			}
 		}
 	}
-	return remove(path)
+	return local.Remove(path)
 }
 
 // placeSeed makes the seed disk from the seed that m has. The machine takes it in
@@ -191,7 +192,7 @@ func (b *Backend) placeSeed(ctx context.Context, m *deploy.Machine) error {
 // own entries after its first start, so one that is there stays.
 func (b *Backend) placeBoot(ctx context.Context, m *deploy.Machine) error {
 	esp := filepath.Join(m.Dir, espFile)
-	if exists(esp) {
+	if local.Exists(esp) {
 		return nil
 	}
 	if _, err := b.atRest(ctx, m); err != nil {
@@ -266,16 +267,9 @@ func (b *Backend) flatten(ctx context.Context, m *deploy.Machine, v *machine, ro
 	return os.Rename(grown, root)
 }
 
-// removeBases removes the base images that no disk is above any more.
+// removeBases removes the base images that no disk is above any more. The caller
+// has the lock.
 func (b *Backend) removeBases(ctx context.Context, m *deploy.Machine) error {
-	if m.NetDir == "" || !exists(m.NetDir) {
-		return nil
-	}
-	unlock, err := lock(ctx, filepath.Join(m.NetDir, baseLock))
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	bases, err := filepath.Glob(filepath.Join(m.NetDir, "base-*.vdi"))
 	if err != nil || len(bases) == 0 {
 		return err
@@ -286,7 +280,7 @@ func (b *Backend) removeBases(ctx context.Context, m *deploy.Machine) error {
 	}
 	used := map[[16]byte]bool{}
 	for _, path := range disks {
-		if exists(path + makingSuffix) {
+		if local.Exists(path + makingSuffix) {
 			continue // it is made again, with its base image
 		}
 		d, err := readVDI(path)
@@ -308,17 +302,9 @@ func (b *Backend) removeBases(ctx context.Context, m *deploy.Machine) error {
 				return err
 			}
 		}
-		if err := remove(path); err != nil {
+		if err := local.Remove(path); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func syncFile(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

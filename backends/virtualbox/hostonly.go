@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"tool/backends/local"
 	"tool/core/machines/deploy"
 )
 
@@ -45,7 +46,7 @@ var allowed = netip.MustParsePrefix("192.168.56.0/21")
 // checkRange reports that VirtualBox would refuse the addresses of a network.
 func checkRange(p netip.Prefix, file string) error {
 	ranges := []netip.Prefix{allowed}
-	b, err := readFile(file, 1<<20)
+	b, err := local.ReadFile(file, 1<<20)
 	if err == nil {
 		ranges = parseRanges(string(b))
 	} else if !errors.Is(err, os.ErrNotExist) {
@@ -85,7 +86,7 @@ func rangesText(rs []netip.Prefix) string {
 }
 
 func readHostonly(dir string) (*hostonly, error) {
-	b, err := readFile(filepath.Join(dir, hostonlyFile), 1<<20)
+	b, err := local.ReadFile(filepath.Join(dir, hostonlyFile), 1<<20)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -107,7 +108,7 @@ func (h *hostonly) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, hostonlyFile), append(b, '\n'))
+	return local.WriteFile(filepath.Join(dir, hostonlyFile), append(b, '\n'))
 }
 
 // wanted returns what m is to be, with the host's interface where there is one.
@@ -151,7 +152,7 @@ func (b *Backend) makeNetwork(ctx context.Context, m *deploy.Machine) error {
 	if err := configOf(m).check(); err != nil {
 		return err
 	}
-	unlock, err := lock(ctx, filepath.Join(m.NetDir, baseLock))
+	unlock, err := lockNet(ctx, m)
 	if err != nil {
 		return err
 	}
@@ -205,21 +206,13 @@ func (b *Backend) makeNetwork(ctx context.Context, m *deploy.Machine) error {
 	if _, err := b.m.run(ctx, "hostonlyif", "ipconfig", h.Name, "--ip", addr, "--netmask", mask); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(m.NetDir, m.Name+memberSuffix), nil)
+	return local.WriteFile(filepath.Join(m.NetDir, m.Name+memberSuffix), nil)
 }
 
 // leaveNetwork takes the machine out of the network with the host, and removes
-// it if it was the last one.
+// it if it was the last one. The caller has the lock.
 func (b *Backend) leaveNetwork(ctx context.Context, m *deploy.Machine) error {
-	if m.NetDir == "" || !exists(m.NetDir) {
-		return nil
-	}
-	unlock, err := lock(ctx, filepath.Join(m.NetDir, baseLock))
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if err := remove(filepath.Join(m.NetDir, m.Name+memberSuffix)); err != nil {
+	if err := local.Remove(filepath.Join(m.NetDir, m.Name+memberSuffix)); err != nil {
 		return err
 	}
 	h, err := readHostonly(m.NetDir)
@@ -239,5 +232,5 @@ func (b *Backend) leaveNetwork(ctx context.Context, m *deploy.Machine) error {
 			return err
 		}
 	}
-	return remove(filepath.Join(m.NetDir, hostonlyFile))
+	return local.Remove(filepath.Join(m.NetDir, hostonlyFile))
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"tool/backends/local"
 )
 
 // How long a call may take: one in hundreds stalls for ten seconds where most
@@ -111,7 +112,7 @@ func (g *manager) runFor(ctx context.Context, limit time.Duration, args ...strin
 		if time.Now().After(end) {
 			return "", fmt.Errorf("%w; it has been so for %s: is another program working on it, such as a window of VirtualBox's?", err, busyTimeout)
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := local.Pause(ctx, wait); err != nil {
 			return "", err
 		}
 	}
@@ -131,7 +132,7 @@ func (g *manager) warmUp(ctx context.Context, path string) error {
 			g.isWarm = err == nil
 			return err
 		}
-		if err := pause(ctx, 500*time.Millisecond); err != nil {
+		if err := local.Pause(ctx, 500*time.Millisecond); err != nil {
 			return err
 		}
 	}

@@ -18,7 +18,6 @@ const (
 	runningFile = "running"
 	consoleFile = "console.log"
 	lockFile    = "lock"
-	tmpSuffix   = ".tmp"
 	// makingSuffix marks a disk that is not finished.
 	makingSuffix = ".making"
 )
@@ -31,7 +30,7 @@ const (
 )
 
 // uefi is the only firmware that machines have here.
-const uefi = "uefi"
+const uefi = deploy.FirmwareUEFI
 
 // uuidOf returns a UUID that follows from what it is of.
 func uuidOf(parts ...string) string {

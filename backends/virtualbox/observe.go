@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"tool/backends/local"
 	"tool/core/machines/deploy"
 )
 
@@ -76,7 +77,7 @@ func (b *Backend) look(ctx context.Context, m *deploy.Machine) (*machine, error)
 		if err != nil || !v.passing() || time.Now().After(end) {
 			return v, err
 		}
-		if err := pause(ctx, 200*time.Millisecond); err != nil {
+		if err := local.Pause(ctx, 200*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
@@ -101,21 +102,13 @@ func (b *Backend) lookOnce(ctx context.Context, m *deploy.Machine) (*machine, er
 
 // Observe implements deploy.Backend.
 func (b *Backend) Observe(ctx context.Context, m *deploy.Machine) (*deploy.Observed, error) {
-	o, err := b.observe(ctx, m)
-	if err != nil {
-		return nil, fmt.Errorf("machine %s: observe: %w", m.Name, err)
-	}
-	return o, nil
-}
-
-func (b *Backend) observe(ctx context.Context, m *deploy.Machine) (*deploy.Observed, error) {
 	o := &deploy.Observed{ID: idOf(m), State: deploy.StateMissing}
 	v, err := b.look(ctx, m)
 	if err != nil {
 		return nil, err
 	}
 	if o.Exists = v.registered || anything(m); !o.Exists {
-		if configOf(m).network == networkHostonly && !exists(networkDevice) {
+		if configOf(m).network == networkHostonly && !local.Exists(networkDevice) {
 			o.Problems = append(o.Problems, noNetwork)
 		}
 		return o, b.findBlockers(ctx, m, o)
@@ -133,16 +126,16 @@ func (b *Backend) observe(ctx context.Context, m *deploy.Machine) (*deploy.Obser
 		}
 		o.Missing = append(o.Missing, partConfig)
 	}
-	if !exists(filepath.Join(m.Dir, rootFile)) || exists(filepath.Join(m.Dir, rootFile+makingSuffix)) {
+	if !local.Exists(filepath.Join(m.Dir, rootFile)) || local.Exists(filepath.Join(m.Dir, rootFile+makingSuffix)) {
 		o.Missing = append(o.Missing, partDisk)
 	}
 	// A machine that has taken its seed in does not need it any more, but it is
 	// attached: without it VirtualBox starts nothing.
-	seed := exists(filepath.Join(m.Dir, seedFile))
+	seed := local.Exists(filepath.Join(m.Dir, seedFile))
 	if !seed && (m.Seed != "" || v.info[portKey(portSeed)] != "" && v.info[portKey(portSeed)] != "none") {
 		o.Missing = append(o.Missing, partSeed)
 	}
-	if !exists(filepath.Join(m.Dir, espFile)) {
+	if !local.Exists(filepath.Join(m.Dir, espFile)) {
 		o.Missing = append(o.Missing, partBoot)
 	}
 	o.Complete = len(o.Missing) == 0
@@ -152,7 +145,7 @@ func (b *Backend) observe(ctx context.Context, m *deploy.Machine) (*deploy.Obser
 	}
 	if c.network == networkHostonly && c.adapter == "" {
 		o.Missing = append(o.Missing, partNetwork)
-		if !exists(networkDevice) {
+		if !local.Exists(networkDevice) {
 			o.Problems = append(o.Problems, noNetwork)
 		}
 	}
@@ -174,13 +167,13 @@ func (b *Backend) observeInfo(ctx context.Context, m *deploy.Machine, v *machine
 			o.Patience = emulatedPatience
 		}
 	case vmPaused:
-		if strings.Contains(tail(logOf(m), 40), "DISKFULL") {
+		if strings.Contains(deploy.Tail(logOf(m), 0, 40), "DISKFULL") {
 			o.Problems = append(o.Problems, "it was paused because its disk could not be written: the host's disk is full")
 		}
 	case vmSaved, vmASaved:
 		o.Problems = append(o.Problems, "VirtualBox has saved its state: it goes on from there when it is started")
 	case vmStuck:
-		o.Problems = append(o.Problems, "VirtualBox stopped it, for it cannot go on (guru meditation); its log:\n"+tail(logOf(m), 8))
+		o.Problems = append(o.Problems, "VirtualBox stopped it, for it cannot go on (guru meditation); its log:\n"+deploy.Tail(logOf(m), 0, 8))
 	}
 	if o.State == deploy.StateCrashed && v.state() == vmAborted {
 		o.Problems = append(o.Problems, "its process ended without being told to")
@@ -192,10 +185,10 @@ func (b *Backend) observeInfo(ctx context.Context, m *deploy.Machine, v *machine
 	} else if v.info[portKey(portESP)] != filepath.Join(m.Dir, espFile) && len(v.snapshots()) == 0 {
 		o.Missing = append(o.Missing, partConfig)
 	}
-	if exists(filepath.Join(m.Dir, rootFile+makingSuffix)) {
+	if local.Exists(filepath.Join(m.Dir, rootFile+makingSuffix)) {
 		return nil // half a disk tells nothing
 	}
-	if !exists(at) {
+	if !local.Exists(at) {
 		if at != filepath.Join(m.Dir, rootFile) {
 			o.Problems = append(o.Problems, blocker+at+" is gone, which holds what changed since its last snapshot: put it back, or destroy the machine")
 		}
@@ -226,7 +219,7 @@ func lost(all []medium, path string) string {
 		if at < 0 {
 			return ""
 		}
-		if !exists(all[at].location) {
+		if !local.Exists(all[at].location) {
 			return all[at].location
 		}
 		parent := all[at].parent
@@ -257,7 +250,7 @@ func stateOf(m *deploy.Machine, v *machine) deploy.State {
 	case vmStuck:
 		return deploy.StateCrashed
 	case vmOff, vmAborted, "":
-		if exists(filepath.Join(m.Dir, runningFile)) {
+		if local.Exists(filepath.Join(m.Dir, runningFile)) {
 			return deploy.StateCrashed
 		}
 		return deploy.StateStopped

@@ -58,11 +58,11 @@ func TestPlan(t *testing.T) {
 			o.State, o.Missing, o.Hardware = deploy.StateStopped, []string{partConfig}, deploy.Hardware{}
 		}), "configure start"},
 		{"without its disk", nil, with(func(o *deploy.Observed) { o.Missing, o.Hardware.Disk = []string{partDisk}, 0 }), "stop disk seed configure start"},
-		{"a smaller disk", func(m *deploy.Machine) { m.Hardware.Disk = 1024 }, with(func(*deploy.Observed) {}), "machine m0: its disk has 4096 MiB and cannot be made smaller (1024 MiB): destroy it to have it made anew"},
-		{"in the way", nil, with(func(o *deploy.Observed) { o.Problems = []string{"well", blocker + "a stone"} }), "machine m0: a stone"},
-		{"no image", func(m *deploy.Machine) { m.Root = "" }, &deploy.Observed{State: deploy.StateMissing}, "machine m0: it cannot be made without a base image: is deploy.disk_tools set in tool.toml, and does the machine have a kernel with an init?"},
-		{"too many processors", func(m *deploy.Machine) { m.Hardware.CPUs = 65 }, with(func(*deploy.Observed) {}), "machine m0: 65 processors are not possible: VirtualBox gives 1 to 64"},
-		{"no MAC", func(m *deploy.Machine) { m.ClusterMAC = "52:54" }, with(func(*deploy.Observed) {}), `machine m0: "5254" is not a MAC address`},
+		{"a smaller disk", func(m *deploy.Machine) { m.Hardware.Disk = 1024 }, with(func(*deploy.Observed) {}), "its disk has 4096 MiB and cannot be made smaller (1024 MiB): destroy it to have it made anew"},
+		{"in the way", nil, with(func(o *deploy.Observed) { o.Problems = []string{"well", blocker + "a stone"} }), "a stone"},
+		{"no image", func(m *deploy.Machine) { m.Root = "" }, &deploy.Observed{State: deploy.StateMissing}, "it cannot be made without a base image: is deploy.disk_tools set in tool.toml, and does the machine have a kernel with an init?"},
+		{"too many processors", func(m *deploy.Machine) { m.Hardware.CPUs = 65 }, with(func(*deploy.Observed) {}), "65 processors are not possible: VirtualBox gives 1 to 64"},
+		{"no MAC", func(m *deploy.Machine) { m.ClusterMAC = "52:54" }, with(func(*deploy.Observed) {}), `"5254" is not a MAC address`},
 	} {
 		m := wantedMachine()
 		if x.change != nil {

@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
+	"tool/backends/local"
 	"tool/core/machines/deploy"
 )
 
@@ -25,8 +25,6 @@ const (
 	startTimeout = 3 * time.Minute
 	// offTimeout is how long VirtualBox may take to end a machine's process.
 	offTimeout = 60 * time.Second
-	// consoleKept is how large a console's log may be when a machine starts.
-	consoleKept = 8 << 20
 )
 
 // start starts the machine and returns when it runs.
@@ -40,7 +38,7 @@ func (b *Backend) start(ctx context.Context, m *deploy.Machine) error {
 	case !v.registered || v.inaccessible != "":
 		return errors.New("it is not configured yet")
 	case v.state() == vmRunning || v.state() == vmPaused:
-		if err := writeFile(running, nil); err != nil {
+		if err := local.WriteFile(running, nil); err != nil {
 			return err
 		}
 		return b.resume(ctx, m)
@@ -57,7 +55,7 @@ func (b *Backend) start(ctx context.Context, m *deploy.Machine) error {
 			return err
 		}
 	}
-	if err := writeFile(running, nil); err != nil {
+	if err := local.WriteFile(running, nil); err != nil {
 		return err
 	}
 	_, startErr := b.m.runFor(ctx, startTimeout, "startvm", idOf(m), "--type", "headless")
@@ -80,7 +78,7 @@ func (b *Backend) start(ctx context.Context, m *deploy.Machine) error {
 	if err != nil {
 		if v, lerr := b.look(ctx, m); lerr == nil && !v.live() {
 			// It never ran, so it did not crash.
-			err = errors.Join(b.report(m, v, err), remove(running))
+			err = errors.Join(b.report(m, v, err), local.Remove(running))
 		}
 	}
 	return err
@@ -101,7 +99,7 @@ func (b *Backend) await(ctx context.Context, m *deploy.Machine, limit time.Durat
 		case once || time.Now().After(end):
 			return b.report(m, v, fmt.Errorf("it is %s after %s", v.state(), limit))
 		}
-		if err := pause(ctx, 200*time.Millisecond); err != nil {
+		if err := local.Pause(ctx, 200*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -112,11 +110,11 @@ func (b *Backend) await(ctx context.Context, m *deploy.Machine, limit time.Durat
 func (b *Backend) report(m *deploy.Machine, v *machine, err error) error {
 	var s strings.Builder
 	fmt.Fprintf(&s, "\nVirtualBox says that it is %s", v.state())
-	log := tail(logOf(m), 12)
+	log := deploy.Tail(logOf(m), 0, 12)
 	if hint := hintOf(err.Error() + "\n" + log); hint != "" {
 		fmt.Fprintf(&s, "\n%s", hint)
 	}
-	if c := tail(b.Console(m), 10); c != "" {
+	if c := deploy.Tail(b.Console(m), 0, 10); c != "" {
 		fmt.Fprintf(&s, "\nthe end of its console:\n%s", deploy.Printable(c))
 	}
 	if log != "" {
@@ -165,40 +163,13 @@ func (b *Backend) checkForwards(m *deploy.Machine) error {
 	return nil
 }
 
-// portGrace is how long a port may still be taken: what a process that was just
-// killed listened at, the kernel closes a moment after it has gone.
-const portGrace = 3 * time.Second
-
 // checkPorts finds out what VirtualBox would not say.
 func checkPorts(ctx context.Context, rules []rule) error {
-	end := time.Now().Add(portGrace)
+	var addrs []string
 	for _, r := range rules {
-		a := net.JoinHostPort(r.addr, strconv.Itoa(r.port))
-		err := checkPort(a)
-		for errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end) {
-			if err := pause(ctx, 50*time.Millisecond); err != nil {
-				return err
-			}
-			err = checkPort(a)
-		}
-		switch {
-		case errors.Is(err, syscall.EADDRINUSE):
-			return fmt.Errorf("the port %s of this host is taken by another program: end that, or choose another port", a)
-		case errors.Is(err, syscall.EACCES):
-			return fmt.Errorf("the port %s of this host needs privileges: choose one from 1024 on", a)
-		case err != nil:
-			return fmt.Errorf("the port %s of this host: %w", a, err)
-		}
+		addrs = append(addrs, net.JoinHostPort(r.addr, strconv.Itoa(r.port)))
 	}
-	return nil
-}
-
-func checkPort(addr string) error {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err
-	}
-	return l.Close()
+	return local.CheckPorts(ctx, addrs)
 }
 
 // resume lets a paused machine go on; a saved one is started from its saved
@@ -229,7 +200,7 @@ func (b *Backend) stop(ctx context.Context, m *deploy.Machine) error {
 	if err != nil {
 		return err
 	}
-	if err := remove(filepath.Join(m.Dir, runningFile)); err != nil {
+	if err := local.Remove(filepath.Join(m.Dir, runningFile)); err != nil {
 		return err
 	}
 	switch v.state() {
@@ -269,7 +240,7 @@ func (b *Backend) powerOff(ctx context.Context, m *deploy.Machine) error {
 
 // Cut implements deploy.Cutter: it is seen as crashed until it is started again.
 func (b *Backend) Cut(ctx context.Context, m *deploy.Machine) error {
-	return b.locked(ctx, m, "cut its power", func(ctx context.Context, m *deploy.Machine) error {
+	return b.locked(ctx, m, func(ctx context.Context, m *deploy.Machine) error {
 		v, err := b.look(ctx, m)
 		if err != nil || !v.live() {
 			return err

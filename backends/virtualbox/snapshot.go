@@ -13,7 +13,7 @@ import (
 func (b *Backend) Snapshots(ctx context.Context, m *deploy.Machine) ([]deploy.Snapshot, error) {
 	all, err := b.entries(ctx, m)
 	if err != nil {
-		return nil, fmt.Errorf("machine %s: %w", m.Name, err)
+		return nil, err
 	}
 	out := []deploy.Snapshot{}
 	for _, e := range all {
@@ -52,7 +52,7 @@ func (b *Backend) entry(ctx context.Context, m *deploy.Machine, name string) (*s
 // TakeSnapshot implements deploy.Snapshotter. Of a running machine its memory is
 // kept, too, for which VirtualBox pauses it.
 func (b *Backend) TakeSnapshot(ctx context.Context, m *deploy.Machine, s deploy.Snapshot) error {
-	return b.locked(ctx, m, "take the snapshot "+s.Name, func(ctx context.Context, m *deploy.Machine) error {
+	return b.locked(ctx, m, func(ctx context.Context, m *deploy.Machine) error {
 		have, err := b.entry(ctx, m, s.Name)
 		if err != nil {
 			return err
@@ -67,7 +67,7 @@ func (b *Backend) TakeSnapshot(ctx context.Context, m *deploy.Machine, s deploy.
 
 // RestoreSnapshot implements deploy.Snapshotter.
 func (b *Backend) RestoreSnapshot(ctx context.Context, m *deploy.Machine, name string) error {
-	return b.named(ctx, m, name, "go back to the snapshot "+name, func(e *snapshotEntry) error {
+	return b.named(ctx, m, name, func(e *snapshotEntry) error {
 		v, err := b.look(ctx, m)
 		if err != nil {
 			return err
@@ -83,14 +83,14 @@ func (b *Backend) RestoreSnapshot(ctx context.Context, m *deploy.Machine, name s
 // DeleteSnapshot implements deploy.Snapshotter. What changed since goes into the
 // disks below, which takes what its size takes.
 func (b *Backend) DeleteSnapshot(ctx context.Context, m *deploy.Machine, name string) error {
-	return b.named(ctx, m, name, "delete the snapshot "+name, func(e *snapshotEntry) error {
+	return b.named(ctx, m, name, func(e *snapshotEntry) error {
 		_, err := b.m.runFor(ctx, longTimeout, "snapshot", idOf(m), "delete", e.id)
 		return err
 	})
 }
 
-func (b *Backend) named(ctx context.Context, m *deploy.Machine, name, what string, do func(*snapshotEntry) error) error {
-	return b.locked(ctx, m, what, func(ctx context.Context, m *deploy.Machine) error {
+func (b *Backend) named(ctx context.Context, m *deploy.Machine, name string, do func(*snapshotEntry) error) error {
+	return b.locked(ctx, m, func(ctx context.Context, m *deploy.Machine) error {
 		e, err := b.entry(ctx, m, name)
 		if err != nil {
 			return err

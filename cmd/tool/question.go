@@ -18,10 +18,9 @@ import (
 // question is a build command as the first level of memory sees it: all that
 // its answer depends on besides files.
 type question struct {
-	root  string
-	store string
-	text  []byte
-	kept  string // the root that keeps the answer's outputs
+	root string
+	text []byte
+	kept string // the root that keeps the answer's outputs
 }
 
 func newQuestion(c *cli.Context, req *buildRequest) (*question, error) {

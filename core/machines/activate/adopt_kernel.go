@@ -24,7 +24,7 @@ const (
 	modulesProgram = originDir + "/modprobe"
 )
 
-// modulesService loads what udev would for the devices that are there, and what
+// modulesText is a unit that loads what udev would for the devices that are there, and what
 // was loaded before. What the kernel asks for later it finds there too.
 const modulesText = `[Unit]
 Description=Drivers of this machine's own kernel

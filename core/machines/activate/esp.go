@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tool/core/machines/facts"
 	"tool/core/machines/system"
 	"tool/core/model/merkle"
 )
@@ -41,7 +42,7 @@ func (m *Machine) isUEFI() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return f.Firmware == "uefi" && !f.Adopted, nil
+	return f.Firmware == facts.FirmwareUEFI && !f.Adopted, nil
 }
 
 // oneShot makes the firmware start generation n once.

@@ -155,7 +155,7 @@ func (m *Machine) etcDir(p string, want, last *etcContent) error {
 	case err == nil && fi.IsDir():
 		return nil
 	case err == nil:
-		if target, err := os.Readlink(full); err == nil && (target == last.Links[p] || target == etcTarget(p)) {
+		if target, lerr := os.Readlink(full); lerr == nil && (target == last.Links[p] || target == etcTarget(p)) {
 			err = os.Remove(full)
 		} else {
 			err = m.putAside(p)

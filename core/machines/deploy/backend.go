@@ -65,14 +65,6 @@ type Machine struct {
 	Emulator string // tree of an environment with the emulator and its firmware
 }
 
-// Hardware is what a machine has.
-type Hardware struct {
-	Memory   int    `json:"memory"` // MiB
-	CPUs     int    `json:"cpus"`
-	Disk     int    `json:"disk"`               // MiB
-	Firmware string `json:"firmware,omitempty"` // direct or uefi
-}
-
 // Forward leads from Port of the host (at Machine.HostAddr) to Guest of the machine.
 type Forward struct {
 	Port  int `json:"port"`

@@ -154,12 +154,12 @@ func (s *Session) stillRuns(ctx context.Context, ms *MachineState) error {
 	// What it said before it was started last is not about this start.
 	began, _ := s.consoles.Load(ms.Name)
 	from, _ := began.(int64)
-	tail := tailOf(b.Console(s.D.machine(ms)), from, 5)
+	tail := Tail(b.Console(s.D.machine(ms)), from, 5)
 	if strings.Contains(tail, cannotStart) {
 		return errors.New("it cannot start")
 	}
 	// With UEFI another kernel comes next.
-	if strings.Contains(tail, panicked) && ms.Hardware.Firmware != "uefi" {
+	if strings.Contains(tail, panicked) && ms.Hardware.Firmware != FirmwareUEFI {
 		return errors.New("its kernel panicked")
 	}
 	return nil
@@ -175,50 +175,9 @@ func (s *Session) unreachable(ctx context.Context, ms *MachineState, after time.
 		e.State = o.State
 	}
 	if log := b.Console(s.D.machine(ms)); log != "" {
-		e.Console = tailOf(log, 0, 15)
+		e.Console = Tail(log, 0, 15)
 	}
 	return e
-}
-
-// tailOf returns the last lines of a file, of those after from, made safe to print.
-func tailOf(path string, from int64, lines int) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	const most = 8 << 10
-	if st, err := f.Stat(); err == nil {
-		if from > st.Size() {
-			from = 0 // it was begun anew
-		}
-		if _, err := f.Seek(max(from, st.Size()-most), io.SeekStart); err != nil {
-			return ""
-		}
-	}
-	b, err := io.ReadAll(io.LimitReader(f, most))
-	if err != nil {
-		return ""
-	}
-	ls := strings.Split(strings.TrimRight(Printable(string(b)), "\n"), "\n")
-	return strings.Join(ls[max(0, len(ls)-lines):], "\n")
-}
-
-// Printable removes what a machine could do to a terminal: control characters
-// and escape sequences.
-func Printable(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		switch {
-		case c == 0x1b && i+1 < len(s) && s[i+1] == '[':
-			for i += 2; i < len(s) && (s[i] < 0x40 || s[i] > 0x7e); i++ {
-			}
-		case c == '\n' || c == '\t' || c >= 0x20 && c != 0x7f:
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
 }
 
 func (s *Session) connectOnce(ctx context.Context, ms *MachineState) (*Connection, error) {

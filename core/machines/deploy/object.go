@@ -170,7 +170,7 @@ func (o *Object) check() error {
 			m.Hardware.Firmware = m.Firmware
 		}
 		if m.Hardware.Firmware == "" {
-			m.Hardware.Firmware = "direct"
+			m.Hardware.Firmware = FirmwareDirect
 		}
 		m.declared = m.Hardware.Firmware
 	}
@@ -229,16 +229,7 @@ func (o *Object) shape(backend func(machine string) Backend) {
 // UEFI reports whether a machine starts by UEFI that would need no EFI system
 // partition as it is declared.
 func (o *Object) UEFI() bool {
-	return slices.ContainsFunc(o.Machines, func(m ObjectMachine) bool { return m.Hardware.Firmware == "uefi" && m.declared != "uefi" })
-}
-
-// systems returns the refs of all machines' systems.
-func (o *Object) systems() []store.Ref {
-	var refs []store.Ref
-	for _, m := range o.Machines {
-		refs = append(refs, m.ref)
-	}
-	return refs
+	return slices.ContainsFunc(o.Machines, func(m ObjectMachine) bool { return m.Hardware.Firmware == FirmwareUEFI && m.declared != FirmwareUEFI })
 }
 
 // forwards returns the ports of a machine that the host reaches.

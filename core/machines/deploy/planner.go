@@ -214,7 +214,7 @@ func planSystem(p *Plan, d *Deployment, want *Desired, om *ObjectMachine, ms *Ma
 			return &ModeError{}
 		}
 	}
-	if st := s.Hello.Switch; st.Over() && st != nil && st.Generation == want.Generation && st.Result == activate.ResultReverted {
+	if st := s.Hello.Switch; st != nil && st.Over() && st.Generation == want.Generation && st.Result == activate.ResultReverted {
 		mp.Why = "the last attempt failed: " + firstLine(Printable(st.Why)) // perhaps at a start that nobody here saw
 	}
 	if have != nil && have.Failure != "" {

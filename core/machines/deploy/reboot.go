@@ -39,7 +39,7 @@ func (s *Session) Reboot(ctx context.Context, name string, hard bool) error {
 		with = ref
 	}
 	// Where the backend loads the kernel, another one takes another start.
-	loads := !ms.Adopted && ms.Hardware.Firmware != "uefi"
+	loads := !ms.Adopted && ms.Hardware.Firmware != FirmwareUEFI
 	if hard || loads && ms.Boot != with {
 		if c != nil {
 			c.Close()
@@ -54,7 +54,7 @@ func (s *Session) Reboot(ctx context.Context, name string, hard bool) error {
 		return err
 	}
 	if err == nil {
-		err = s.settle(ctx, ms, trial, ref)
+		err = s.finishTrial(ctx, ms, trial, ref)
 	}
 	// What keeps the machine from starting, it starts with again and again.
 	if err != nil && ctx.Err() == nil && loads && ms.Boot != ms.Confirmed && ms.Confirmed != "" {
@@ -66,7 +66,7 @@ func (s *Session) Reboot(ctx context.Context, name string, hard bool) error {
 			return errors.Join(err, serr)
 		}
 		if !errors.As(err, new(*SwitchError)) {
-			return s.settle(ctx, ms, trial, ref)
+			return s.finishTrial(ctx, ms, trial, ref)
 		}
 	}
 	return err
@@ -104,8 +104,8 @@ func (s *Session) restart(ctx context.Context, ms *MachineState, c *Connection) 
 	}
 }
 
-// settle follows the switch to a generation that a start was to try, to its end.
-func (s *Session) settle(ctx context.Context, ms *MachineState, generation int, ref store.Ref) error {
+// finishTrial follows the switch to a generation that a start was to try, to its end.
+func (s *Session) finishTrial(ctx context.Context, ms *MachineState, generation int, ref store.Ref) error {
 	a := &applier{Session: s, plan: &Plan{Generation: generation, Mode: string(activate.ModeBoot)}, conns: &Connections{}, result: &Result{}}
 	defer a.conns.Close()
 	if err := a.confirm(ctx, ms, &MachinePlan{Name: ms.Name, To: ref, System: SystemResume}); err != nil {

@@ -69,7 +69,7 @@ func (a *applier) rollout(ctx context.Context) error {
 			return nil
 		}
 		if i > 0 {
-			if err := a.settle(ctx, slices.Concat(a.plan.Waves[:i]...), wave); err != nil {
+			if err := a.awaitPeers(ctx, slices.Concat(a.plan.Waves[:i]...), wave); err != nil {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
@@ -88,10 +88,10 @@ func (a *applier) rollout(ctx context.Context) error {
 	return nil
 }
 
-// settle waits until the machines that were switched before pass their checks,
+// awaitPeers waits until the machines that were switched before pass their checks,
 // as far as they share a rollout group with the next ones: that they did when
 // they were confirmed does not help the group if they have fallen over since.
-func (a *applier) settle(ctx context.Context, before, next []string) error {
+func (a *applier) awaitPeers(ctx context.Context, before, next []string) error {
 	var peers []string
 	for _, g := range a.object.RolloutGroups {
 		if slices.ContainsFunc(next, func(n string) bool { return slices.Contains(g.Machines, n) }) {
@@ -103,14 +103,14 @@ func (a *applier) settle(ctx context.Context, before, next []string) error {
 		if o == nil || o.State != Confirmed || !slices.Contains(peers, n) {
 			continue
 		}
-		if err := a.settled(ctx, a.D.Machines[n]); err != nil {
+		if err := a.awaitWell(ctx, a.D.Machines[n]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (a *applier) settled(ctx context.Context, ms *MachineState) error {
+func (a *applier) awaitWell(ctx context.Context, ms *MachineState) error {
 	o, err := a.Observe(ctx, ms.Name)
 	if err != nil {
 		return err

@@ -49,7 +49,10 @@ func (s *Session) TakeSnapshot(ctx context.Context, name string, sn Snapshot) er
 		return err
 	}
 	s.doing(name, "taking the snapshot %s", sn.Name)
-	return b.TakeSnapshot(ctx, m, sn)
+	if err := b.TakeSnapshot(ctx, m, sn); err != nil {
+		return fmt.Errorf("%s: %w", sn.Name, err)
+	}
+	return nil
 }
 
 // RestoreSnapshot brings a machine back to what it was, and starts it if it ran:
@@ -97,7 +100,10 @@ func (s *Session) DeleteSnapshot(ctx context.Context, name, snapshot string) err
 		return err
 	}
 	s.doing(name, "deleting the snapshot %s", snapshot)
-	return b.DeleteSnapshot(ctx, m, snapshot)
+	if err := b.DeleteSnapshot(ctx, m, snapshot); err != nil {
+		return fmt.Errorf("%s: %w", snapshot, err)
+	}
+	return nil
 }
 
 // snapshotBefore names the snapshot that is taken before a machine crosses a

@@ -18,6 +18,12 @@ const MaxFile = 4 << 20
 
 const version = 1
 
+// How a machine starts.
+const (
+	FirmwareDirect = "direct" // its backend loads the kernel
+	FirmwareUEFI   = "uefi"   // by boot entries on its EFI system partition
+)
+
 // Facts is one machine's, as JSON: docs/machine.md describes it.
 type Facts struct {
 	Version    int    `json:"version"`
@@ -37,7 +43,7 @@ type Facts struct {
 	AuthorizedKeys []string `json:"authorized_keys"`    // lines, for root
 	HostKey        string   `json:"host_key,omitempty"` // OpenSSH private key, PEM; empty: leave the machine's own
 	HostKeyPublic  string   `json:"host_key_public"`    // line of authorized_keys form
-	Firmware       string   `json:"firmware,omitempty"` // "direct" (the backend loads the kernel) or "uefi" (boot entries on the ESP)
+	Firmware       string   `json:"firmware,omitempty"` // FirmwareDirect or FirmwareUEFI
 	Adopted        bool     `json:"adopted,omitempty"`  // the machine was there before us: leave its name, network and host key alone
 }
 
@@ -121,7 +127,7 @@ func (f *Facts) Check() error {
 		}
 	}
 	switch f.Firmware {
-	case "", "direct", "uefi":
+	case "", FirmwareDirect, FirmwareUEFI:
 	default:
 		return fmt.Errorf("firmware %q is neither direct nor uefi", f.Firmware)
 	}
