@@ -15,20 +15,7 @@ load("@rules//machine:defs.star", "machine")
 load("@rules//service:defs.star", "service")
 load("@rules//services:sshd.star", "sshd")
 load(":knobs.star", "ARGS", "FIRMWARE", "GREETING")
-
-GREET = """read -r greeting < /etc/greet.conf
-echo "$greeting" > /run/greeted
-case $greeting in
-    broken*) echo "there is no greeting with $greeting" >&2; exit 7 ;;
-esac
-exec sleep infinity
-"""
-
-service(
-    name = "greet",
-    exec_start = "/bin/sh /etc/greet.sh",
-    etc = {"etc/greet.conf": GREETING + "\n", "etc/greet.sh": GREET},
-)
+` + greetBuild + `
 sshd(name = "sshd", packages = ["//packages:sshd"])
 machine(
     name = "one",
@@ -108,6 +95,9 @@ func testBoot(t *testing.T, firmware string) {
 	f.must(t, 0, deploySingle, "nothing to do")
 	boot = bootID()
 	f.must(t, 0, []string{"reboot", "one"})
+	if bootID() == boot {
+		t.Error("it did not start again")
+	}
 	f.greets(t, "good evening") // for good
 	f.sound(t)
 

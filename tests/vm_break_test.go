@@ -178,7 +178,7 @@ func (f *fleet) testPower(t *testing.T) {
 	if f.ssh(t, "one", "cat /proc/sys/kernel/random/boot_id") == boot {
 		t.Error("it did not start again")
 	}
-	f.greets(t, "slim")
+	f.greets(t, f.knobs.greeting)
 	f.sound(t)
 	f.must(t, 0, []string{"console", "one"}, "tool: starting generation", "Welcome to Debian")
 	f.must(t, 0, []string{"logs", "one", "-u", "greet"}, "greet")
@@ -193,7 +193,7 @@ func (f *fleet) testDestroy(t *testing.T) {
 	if now := f.current(t, "one") + f.current(t, "two"); now != refs {
 		t.Errorf("systems: %s, before %s", now, refs)
 	}
-	f.greets(t, "slim")
+	f.greets(t, f.knobs.greeting)
 	f.sound(t)
 	f.must(t, 0, []string{"build", "//vm:pair"}, " 0 executed")
 	f.must(t, 0, []string{"destroy", "--yes"})

@@ -29,20 +29,7 @@ load("@rules//machine:defs.star", "machine")
 load("@rules//service:defs.star", "service")
 load("@rules//services:sshd.star", "sshd")
 load(":knobs.star", "GREETING", "SETTINGS")
-
-GREET = """read -r greeting < /etc/greet.conf
-echo "$greeting" > /run/greeted
-case $greeting in
-    broken*) echo "there is no greeting with $greeting" >&2; exit 7 ;;
-esac
-exec sleep infinity
-"""
-
-service(
-    name = "greet",
-    exec_start = "/bin/sh /etc/greet.sh",
-    etc = {"etc/greet.conf": GREETING + "\n", "etc/greet.sh": GREET},
-)
+` + greetBuild + `
 service(name = "steady", exec_start = "/bin/sleep infinity")
 sshd(name = "sshd", packages = ["//packages:sshd"])
 machine(name = "old", packages = ["//packages:base"], services = [":greet", ":steady", ":sshd"], backends = {"ssh": SETTINGS})

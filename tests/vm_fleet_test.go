@@ -35,16 +35,10 @@ type fleet struct {
 	machines         []string // whose journals are told when a test has failed
 }
 
-// The workspace's package vm. greet writes down what it has read and then
-// sleeps, or fails where it is told to. Its health check lasts for as long as
-// /run/hold is there, which holds a switch where a test wants it.
-const vmBuild = `
-load("@rules//deployment:defs.star", "deployment")
-load("@rules//machine:defs.star", "machine")
-load("@rules//service:defs.star", "service")
-load("@rules//services:sshd.star", "sshd")
-load(":knobs.star", "BALLAST", "GREETING", "NETWORK", "SSHD")
-
+// greetBuild is a service that writes down what it has read and then sleeps, or
+// fails where it is told to. Its health check lasts for as long as /run/hold is
+// there, which holds a switch where a test wants it.
+const greetBuild = `
 GREET = """read -r greeting < /etc/greet.conf
 echo "$greeting" > /run/greeted
 case $greeting in
@@ -59,6 +53,16 @@ service(
     etc = {"etc/greet.conf": GREETING + "\n", "etc/greet.sh": GREET},
     health_commands = ["test ! -e /run/hold"],
 )
+`
+
+// vmBuild is the workspace's package vm.
+const vmBuild = `
+load("@rules//deployment:defs.star", "deployment")
+load("@rules//machine:defs.star", "machine")
+load("@rules//service:defs.star", "service")
+load("@rules//services:sshd.star", "sshd")
+load(":knobs.star", "BALLAST", "GREETING", "NETWORK", "SSHD")
+` + greetBuild + `
 service(
     name = "steady",
     exec_start = "/bin/sleep infinity",
@@ -72,6 +76,7 @@ service(
     exec_start = "/bin/sleep infinity",
     files = {":network": "usr/lib/systemd/network/05-test.network"} if NETWORK else {},
     health_commands = ["bash -c 'exec 3<>/dev/tcp/two/22 && read -rt 15 banner <&3 && [[ $banner == SSH-* ]]'"] if "eth1" in NETWORK else [],
+    health_seconds = 30,
     on_change = "nothing",
 )
 sshd(name = "sshd", packages = ["//packages:sshd"], extra_config = SSHD)

@@ -164,12 +164,12 @@ func (f *fleet) testBrokenSSHD(t *testing.T) {
 // where nobody can confirm it then.
 func (f *fleet) testWrongAddress(t *testing.T) {
 	before := f.current(t, "one")
-	for name, says := range map[string]string{"eth1": "neighbour", "eth0": "nobody confirmed it"} {
+	for _, wrong := range []struct{ name, says string }{{"eth1", "neighbour"}, {"eth0", "nobody confirmed it"}} {
 		f.turn(t, func(k *knobs) {
-			k.network = "[Match]\nName=" + name + "\n\n[Network]\nAddress=10.99.99.99/24\nLinkLocalAddressing=no\nConfigureWithoutCarrier=yes\n"
+			k.network = "[Match]\nName=" + wrong.name + "\n\n[Network]\nAddress=10.99.99.99/24\nLinkLocalAddressing=no\nConfigureWithoutCarrier=yes\n"
 		})
-		r := f.must(t, 52, deployPair, "one  rolled back", says)
-		t.Logf("back from a wrong address of %s in %s", name, r.took.Round(time.Second))
+		r := f.must(t, 52, deployPair, "one  rolled back", wrong.says)
+		t.Logf("back from a wrong address of %s in %s", wrong.name, r.took.Round(time.Second))
 		if now := f.current(t, "one"); now != before {
 			t.Errorf("one has %s, before %s", now, before)
 		}

@@ -32,24 +32,9 @@ deployment(name = "lone", description = "One machine under VirtualBox", backend 
 // its instructions: from the image that deploy makes it starts, is reached, goes
 // to a second generation and back. It takes an idle core for an hour or more.
 func TestVirtualBoxBoot(t *testing.T) {
-	if os.Getenv("TOOL_TEST_VBOX_BOOT") == "" {
-		t.Skip("SKIPPED: set TOOL_TEST_VBOX_BOOT=1 to start a machine under VirtualBox; give it -timeout=6h")
-	}
-	h := vboxtest.New(t)
-	t.Setenv("TOOL_VBOXMANAGE", h.Program)
-	t.Setenv("TOOL_VBOXDRV", h.Driver)
-	f := newFleet(t)
-	f.write(t, "vm/BUILD.star", []byte(vmBuild+soloBuild))
-	f.need(t, "--output_groups=+images_uefi", "//vm:lone")
+	h, f, step := underVirtualBox(t)
 	before := known(t, h)
-
 	deploy := []string{"deploy", "//vm:lone"}
-	step := func(what string, args []string, texts ...string) *ran {
-		t.Helper()
-		r := f.must(t, 0, args, texts...)
-		t.Logf("%s: %s\n%s%s", what, r.took.Round(time.Second), r.out, r.err)
-		return r
-	}
 	step("from nothing", deploy, "create with virtualbox, 512 MiB", "generation 1, 1 of 1 machines confirmed")
 	greets := func(want string) {
 		t.Helper()
@@ -91,6 +76,57 @@ func TestVirtualBoxBoot(t *testing.T) {
 	step("destroy", []string{"destroy", "--yes"})
 	if after := known(t, h); after != before {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+// TestVirtualBoxPower stops, starts and restarts such a machine, and destroys it
+// while it runs. It takes as long again.
+func TestVirtualBoxPower(t *testing.T) {
+	h, f, step := underVirtualBox(t)
+	before := known(t, h)
+	boot := func() string {
+		t.Helper()
+		return f.ssh(t, "solo", "cat /proc/sys/kernel/random/boot_id")
+	}
+	step("from nothing", []string{"deploy", "//vm:lone"}, "generation 1, 1 of 1 machines confirmed")
+	first := boot()
+	step("stop", []string{"stop"})
+	if out, err := h.Manage("list", "runningvms"); err != nil || out != "" {
+		t.Errorf("after stop there runs: %s, %v", out, err)
+	}
+	step("info", []string{"info"}, "Stopped / Up-to-date")
+	step("start", []string{"start"})
+	second := boot()
+	step("reboot", []string{"reboot"})
+	if third := boot(); second == first || third == second || third == first {
+		t.Errorf("boots: %s, %s, %s", first, second, third)
+	}
+	step("check", []string{"check"})
+	step("nothing to do", []string{"deploy", "//vm:lone"}, "nothing to do, 1 machine is up to date with generation 1")
+	step("destroy", []string{"destroy", "--yes"})
+	if after := known(t, h); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+// underVirtualBox is a real VirtualBox, a fleet of the machine solo, and what runs
+// the program and logs what it printed.
+func underVirtualBox(t *testing.T) (*vboxtest.Host, *fleet, func(what string, args []string, texts ...string) *ran) {
+	t.Helper()
+	if os.Getenv("TOOL_TEST_VBOX_BOOT") == "" {
+		t.Skip("SKIPPED: set TOOL_TEST_VBOX_BOOT=1 to start a machine under VirtualBox; give it -timeout=6h")
+	}
+	h := vboxtest.New(t)
+	t.Setenv("TOOL_VBOXMANAGE", h.Program)
+	t.Setenv("TOOL_VBOXDRV", h.Driver)
+	f := newFleet(t)
+	f.write(t, "vm/BUILD.star", []byte(vmBuild+soloBuild))
+	f.need(t, "--output_groups=+images_uefi", "//vm:lone")
+	return h, f, func(what string, args []string, texts ...string) *ran {
+		t.Helper()
+		r := f.must(t, 0, args, texts...)
+		t.Logf("%s: %s\n%s%s", what, r.took.Round(time.Second), r.out, r.err)
+		return r
 	}
 }
 

@@ -41,35 +41,47 @@ func powerCommand(name, usage, description string, do func(context.Context, *dep
 		Name: name, Usage: usage, ArgsUsage: "[MACHINE...]", Description: description,
 		Flags: []cli.Flag{deploymentFlag(), progressFlag()},
 		Action: func(c *cli.Context) error {
-			d, names, lease, err := lockedMachines(c)
-			if err != nil {
-				return err
-			}
-			defer lease.Release()
-			st, err := storeOf(d)
-			if err != nil {
-				return err
-			}
-			defer st.Close()
-			v := newView(c.App.ErrWriter, c.String("progress"))
-			s, err := newSession(d, st, v)
-			if err != nil {
-				return err
-			}
-			errs := s.Each(names, func(n string) error { return do(c.Context, s, n, c) })
-			v.Close()
-			s.Settled()
-			if err := d.Save(); err != nil {
-				return withCode(exitEnvironment, err)
-			}
-			return failures(c, names, errs)
+			return eachMachine(c, c.Args().Slice(), nil, func(s *deploy.Session, name string) error { return do(c.Context, s, name, c) })
 		},
 	}
 }
 
-// lockedMachines chooses a deployment, takes its lease, and reads which of its
-// machines a command is about.
-func lockedMachines(c *cli.Context) (*deploy.Deployment, []string, *deploy.Lease, error) {
+// eachMachine does one thing with several machines of a deployment at once, or
+// with all if names is empty, and holds the deployment's lease meanwhile. Ask may
+// refuse before anything is done.
+func eachMachine(c *cli.Context, names []string, ask func([]string) error, do func(*deploy.Session, string) error) error {
+	d, names, lease, err := lockedMachines(c, names)
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
+	if ask != nil {
+		if err := ask(names); err != nil {
+			return err
+		}
+	}
+	st, err := storeOf(d)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	v := newView(c.App.ErrWriter, c.String("progress"))
+	s, err := newSession(d, st, v)
+	if err != nil {
+		return err
+	}
+	errs := s.Each(names, func(n string) error { return do(s, n) })
+	v.Close()
+	s.Settled()
+	if err := d.Save(); err != nil {
+		return withCode(exitEnvironment, err)
+	}
+	return failures(c, names, errs)
+}
+
+// lockedMachines chooses a deployment, takes its lease, and finds the machines
+// that a command names, or all.
+func lockedMachines(c *cli.Context, names []string) (*deploy.Deployment, []string, *deploy.Lease, error) {
 	_, d, err := chooseDeployment(c)
 	if err != nil {
 		return nil, nil, nil, err
@@ -78,12 +90,27 @@ func lockedMachines(c *cli.Context) (*deploy.Deployment, []string, *deploy.Lease
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	names, err := machinesOf(d, c.Args().Slice())
-	if err != nil {
+	if names, err = machinesOf(d, names); err != nil {
 		lease.Release()
 		return nil, nil, nil, err
 	}
 	return d, names, lease, nil
+}
+
+// confirm asks a person whether to go on, unless --yes was given. Without a
+// terminal there is nobody to ask: a script says what it means.
+func confirm(c *cli.Context, question string) error {
+	in, ok := c.App.Reader.(*os.File)
+	if !ok || c.Bool("yes") || !isTerminal(in) || !isTerminal(c.App.ErrWriter) {
+		return nil
+	}
+	fmt.Fprintf(c.App.ErrWriter, "%s [y/N] ", question)
+	var answer string
+	_, _ = fmt.Fscanln(in, &answer) // no answer is no
+	if a := strings.ToLower(answer); a != "y" && a != "yes" {
+		return usageError("nothing was done")
+	}
+	return nil
 }
 
 // failures prints what went wrong with which machine.
@@ -119,14 +146,19 @@ func destroyCommand() *cli.Command {
 		Usage:       "remove machines with their data; adopted ones are given back as they were; what was built stays",
 		ArgsUsage:   "[MACHINE...]",
 		Description: "Asks before it does so, on a terminal.",
-		Flags: []cli.Flag{deploymentFlag(), &cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
+		Flags: []cli.Flag{deploymentFlag(), yesFlag(),
 			&cli.BoolFlag{Name: "forget", Usage: "leave adopted machines as they are, such as those that are gone"}, progressFlag()},
 		Action: runDestroy,
 	}
 }
 
+// yesFlag is for commands that ask with confirm.
+func yesFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"}
+}
+
 func runDestroy(c *cli.Context) error {
-	d, names, lease, err := lockedMachines(c)
+	d, names, lease, err := lockedMachines(c, c.Args().Slice())
 	if err != nil {
 		return err
 	}
@@ -135,14 +167,9 @@ func runDestroy(c *cli.Context) error {
 		fmt.Fprintf(c.App.ErrWriter, "deployment %s has no machines\n", d.Name)
 		return nil
 	}
-	// Without a terminal there is nobody to ask: a script says what it means.
-	if in, ok := c.App.Reader.(*os.File); ok && !c.Bool("yes") && isTerminal(in) && isTerminal(c.App.ErrWriter) {
-		fmt.Fprintf(c.App.ErrWriter, "Destroy %s of deployment %s, with the data on their disks? [y/N] ", strings.Join(names, ", "), d.Name)
-		var answer string
-		_, _ = fmt.Fscanln(in, &answer) // no answer is no
-		if a := strings.ToLower(answer); a != "y" && a != "yes" {
-			return usageError("nothing was done")
-		}
+	question := fmt.Sprintf("Destroy %s of deployment %s, with the data on their disks?", strings.Join(names, ", "), d.Name)
+	if err := confirm(c, question); err != nil {
+		return err
 	}
 	v := newView(c.App.ErrWriter, c.String("progress"))
 	s, err := newSession(d, nil, v)

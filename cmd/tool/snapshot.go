@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -30,7 +29,7 @@ func snapshotCommand() *cli.Command {
 			Name: "restore", Usage: "bring machines back to a snapshot; what changed since is lost", ArgsUsage: "NAME [MACHINE...]",
 			Description: "Asks before it does so, on a terminal. Machines that run are stopped and started again.\n" +
 				"What they have then may be older than the deployment's generation: `tool deploy` brings them to it.",
-			Flags: append([]cli.Flag{&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"}}, machineFlags...),
+			Flags: append([]cli.Flag{yesFlag()}, machineFlags...),
 			Action: snapshotAction(confirmRestore, func(s *deploy.Session, ctx context.Context, machine string, sn deploy.Snapshot) error {
 				return s.RestoreSnapshot(ctx, machine, sn.Name)
 			}),
@@ -58,8 +57,8 @@ func snapshotCommand() *cli.Command {
 	}
 }
 
-// snapshotAction does one thing with a snapshot of several machines at once. Ask
-// may refuse before anything is done.
+// snapshotAction does one thing with a snapshot of several machines. Ask may
+// refuse before anything is done.
 func snapshotAction(ask func(*cli.Context, []string) error, do func(*deploy.Session, context.Context, string, deploy.Snapshot) error) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		if !c.Args().Present() {
@@ -69,56 +68,18 @@ func snapshotAction(ask func(*cli.Context, []string) error, do func(*deploy.Sess
 		if err := deploy.CheckSnapshotName(sn.Name); err != nil {
 			return usageError("%v", err)
 		}
-		_, d, err := chooseDeployment(c)
-		if err != nil {
-			return err
-		}
-		lease, err := lockDeployment(d, c)
-		if err != nil {
-			return err
-		}
-		defer lease.Release()
-		names, err := machinesOf(d, c.Args().Tail())
-		if err != nil {
-			return err
-		}
-		if ask != nil {
-			if err := ask(c, names); err != nil {
-				return err
+		before := func(names []string) error {
+			if ask == nil {
+				return nil
 			}
+			return ask(c, names)
 		}
-		st, err := storeOf(d)
-		if err != nil {
-			return err
-		}
-		defer st.Close()
-		v := newView(c.App.ErrWriter, c.String("progress"))
-		s, err := newSession(d, st, v)
-		if err != nil {
-			return err
-		}
-		errs := s.Each(names, func(n string) error { return do(s, c.Context, n, sn) })
-		v.Close()
-		if err := d.Save(); err != nil {
-			return withCode(exitEnvironment, err)
-		}
-		return failures(c, names, errs)
+		return eachMachine(c, c.Args().Tail(), before, func(s *deploy.Session, name string) error { return do(s, c.Context, name, sn) })
 	}
 }
 
-// confirmRestore asks a person; without a terminal there is nobody to ask.
 func confirmRestore(c *cli.Context, names []string) error {
-	in, ok := c.App.Reader.(*os.File)
-	if !ok || c.Bool("yes") || !isTerminal(in) || !isTerminal(c.App.ErrWriter) {
-		return nil
-	}
-	fmt.Fprintf(c.App.ErrWriter, "Go back to %s on %s, and lose what changed since? [y/N] ", c.Args().First(), strings.Join(names, ", "))
-	var answer string
-	_, _ = fmt.Fscanln(in, &answer) // no answer is no
-	if a := strings.ToLower(answer); a != "y" && a != "yes" {
-		return usageError("nothing was done")
-	}
-	return nil
+	return confirm(c, fmt.Sprintf("Go back to %s on %s, and lose what changed since?", c.Args().First(), strings.Join(names, ", ")))
 }
 
 func runSnapshotList(c *cli.Context) error {

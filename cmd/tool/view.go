@@ -31,7 +31,8 @@ type view struct {
 	running map[int]*runningAction
 	doing   map[string]*runningAction // by machine
 	drawn   int                       // live lines on the screen
-	last    time.Time
+	last    time.Time                 // when a plain view last told how far it is
+	pause   time.Duration             // until it tells again
 	stop    chan struct{}
 	stopped sync.WaitGroup
 }
@@ -42,11 +43,15 @@ type runningAction struct {
 	done, total int64
 }
 
-// plainEvery is how often a plain view tells how far it is.
-const plainEvery = 5 * time.Second
+// plainEvery and plainSlow are how often a plain view tells how far it is, at
+// first and while nothing new happens for long.
+const (
+	plainEvery = 5 * time.Second
+	plainSlow  = time.Minute
+)
 
 func newView(out io.Writer, mode string) *view {
-	v := &view{out: out, palette: newPalette(out), start: time.Now(), last: time.Now(), running: map[int]*runningAction{}, doing: map[string]*runningAction{}, stop: make(chan struct{}), width: 80}
+	v := &view{out: out, palette: newPalette(out), start: time.Now(), last: time.Now(), pause: plainEvery, running: map[int]*runningAction{}, doing: map[string]*runningAction{}, stop: make(chan struct{}), width: 80}
 	switch mode {
 	case "", "auto":
 		v.live = isTerminal(out) && os.Getenv("TERM") != "dumb"
@@ -80,8 +85,8 @@ func (v *view) tick() {
 			v.mu.Lock()
 			if v.live {
 				v.draw(now)
-			} else if now.Sub(v.last) >= plainEvery && len(v.running)+len(v.doing) > 0 {
-				v.last = now
+			} else if now.Sub(v.last) >= v.pause && len(v.running)+len(v.doing) > 0 {
+				v.last, v.pause = now, min(2*v.pause, plainSlow)
 				fmt.Fprintln(v.out, v.status(now))
 			}
 			v.mu.Unlock()
@@ -139,7 +144,7 @@ func (v *view) Send(e event.Event) {
 	case event.MachineDoing:
 		v.machine(e)
 	case event.ActionFinished:
-		v.counts = e.Counts
+		v.counts, v.pause = e.Counts, plainEvery
 		delete(v.running, e.ID)
 		if e.Err == nil && !e.Cached && len(e.Stderr) > 0 {
 			v.above(fmt.Sprintf("%s %s (%s) wrote:\n%s", v.palette.dim("note:"), e.Owner, e.Mnemonic, strings.TrimRight(string(e.Stderr), "\n")))
@@ -160,7 +165,7 @@ func (v *view) machine(e event.MachineDoing) {
 		r = &runningAction{text: text, at: e.At}
 		v.doing[e.Machine] = r
 		if !v.live && !v.quiet {
-			v.last = e.At
+			v.last, v.pause = e.At, plainEvery
 			fmt.Fprintln(v.out, text)
 		}
 	}

@@ -208,6 +208,9 @@ func (s *Session) steps(ctx context.Context, b Backend, m *Machine, g Goal) erro
 			return err
 		}
 		if len(steps) == 0 {
+			if ms := s.D.Machines[m.Name]; ms != nil && o.Exists {
+				ms.ID = o.ID
+			}
 			return nil
 		}
 		for _, st := range steps {
