@@ -135,8 +135,8 @@ func await(t *testing.T, console, text string, from int) int {
 // with an agent that fails: the machine says so and starts again.
 func TestBoot(t *testing.T) {
 	f, b := newFleet(t), newBackend()
-	m := f.machine(t, "m0")
-	baseImage(t, f.b, f.root)
+	m := f.Machine(t, "m0")
+	baseImage(t, f.b, f.Like.Root)
 	agent := program(t, agentSource)
 	if err := os.WriteFile(m.Seed, seedOf(t, "seed 1", agent), 0o600); err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"tool/backends/backendtest"
 	"tool/backends/qemu"
 	"tool/backends/qemu/vswitch"
 	"tool/core/machines/deploy"
@@ -64,7 +65,7 @@ func observe(t *testing.T, b *qemu.Backend, m *deploy.Machine) *deploy.Observed 
 // TestPortTaken shows what one is told whose port somebody else has.
 func TestPortTaken(t *testing.T) {
 	f, b := newFleet(t), newBackend()
-	m := f.machine(t, "m0")
+	m := f.Machine(t, "m0")
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(m.SSHPort)))
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +94,7 @@ func TestPortTaken(t *testing.T) {
 // is its process ended, nor does it count as running.
 func TestStalePid(t *testing.T) {
 	f, b := newFleet(t), newBackend()
-	m := f.machine(t, "m0")
+	m := f.Machine(t, "m0")
 	up(t, b, m)
 	kill(t, pidOf(t, m))
 	other := exec.Command("sleep", "60")
@@ -119,7 +120,7 @@ func TestStalePid(t *testing.T) {
 // removed files below it, and that it can be ended then.
 func TestLostFiles(t *testing.T) {
 	f, b := newFleet(t), newBackend()
-	m := f.machine(t, "m0")
+	m := f.Machine(t, "m0")
 	up(t, b, m)
 	pid := pidOf(t, m)
 	for _, name := range []string{"pid", "qmp.sock"} {
@@ -137,7 +138,7 @@ func TestLostFiles(t *testing.T) {
 	if err := os.RemoveAll(m.Dir); err != nil {
 		t.Fatal(err)
 	}
-	f.machine(t, "m0") // makes the folder again
+	f.Machine(t, "m0") // makes the folder again
 	if o := observe(t, b, m); !o.Exists {
 		t.Error("a machine whose folder is gone counts as missing, but its process runs")
 	}
@@ -152,9 +153,9 @@ func TestLostFiles(t *testing.T) {
 // TestCollected shows that a machine outlives the store that it came from.
 func TestCollected(t *testing.T) {
 	f, b := newFleet(t), newBackend()
-	m := f.machine(t, "m0")
+	m := f.Machine(t, "m0")
 	up(t, b, m)
-	if err := os.Remove(f.root); err != nil {
+	if err := os.Remove(f.Like.Root); err != nil {
 		t.Fatal(err)
 	}
 	m.Root, m.Seed = "", ""
@@ -169,9 +170,9 @@ func TestCollected(t *testing.T) {
 // TestOtherKernel shows that a kernel counts by its content, not by its path.
 func TestOtherKernel(t *testing.T) {
 	f, b := newFleet(t), newBackend()
-	m := f.machine(t, "m0")
+	m := f.Machine(t, "m0")
 	up(t, b, m)
-	same := filepath.Join(f.dir, "same")
+	same := filepath.Join(f.Dir, "same")
 	content, err := os.ReadFile(m.Initrd)
 	if err != nil {
 		t.Fatal(err)
@@ -183,7 +184,7 @@ func TestOtherKernel(t *testing.T) {
 	if o := observe(t, b, m); len(o.Drift) > 0 {
 		t.Errorf("a copy of the initrd is another one: %v", o.Drift)
 	}
-	other := filepath.Join(f.dir, "other")
+	other := filepath.Join(f.Dir, "other")
 	if err := os.WriteFile(other, append(content, 0, 0, 0, 0), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +206,7 @@ func TestOtherKernel(t *testing.T) {
 // again without touching machines.
 func TestNetworkHeals(t *testing.T) {
 	f, b := newFleet(t), newBackend()
-	m := f.machine(t, "m0")
+	m := f.Machine(t, "m0")
 	up(t, b, m)
 	pid, err := vswitch.Running(m.NetDir)
 	if err != nil || pid == 0 {
@@ -234,7 +235,7 @@ func TestNetworkHeals(t *testing.T) {
 // TestConcurrent shows that two commands that do the same at once both find it done.
 func TestConcurrent(t *testing.T) {
 	f := newFleet(t)
-	m := f.machine(t, "m0")
+	m := f.Machine(t, "m0")
 	up(t, newBackend(), m)
 	if err := reach(t, newBackend(), m, deploy.Stopped); err != nil {
 		t.Fatal(err)
@@ -256,7 +257,7 @@ func TestConcurrent(t *testing.T) {
 // TestCancelled shows that a start that was interrupted is found or made again.
 func TestCancelled(t *testing.T) {
 	f, b := newFleet(t), newBackend()
-	m := f.machine(t, "m0")
+	m := f.Machine(t, "m0")
 	up(t, b, m)
 	if err := reach(t, b, m, deploy.Stopped); err != nil {
 		t.Fatal(err)
@@ -277,7 +278,7 @@ func TestCancelled(t *testing.T) {
 // TestForwards shows that ports are forwarded anew without a restart.
 func TestForwards(t *testing.T) {
 	f, b := newFleet(t), newBackend()
-	m := f.machine(t, "m0")
+	m := f.Machine(t, "m0")
 	up(t, b, m)
 	pid := pidOf(t, m)
 	open := func(port int) bool {
@@ -287,7 +288,7 @@ func TestForwards(t *testing.T) {
 		}
 		return err == nil
 	}
-	first, second := m.Forwards[0], deploy.Forward{Port: freePort(t, m.HostAddr.String()), Guest: 8080}
+	first, second := m.Forwards[0], deploy.Forward{Port: backendtest.FreePort(t, m.HostAddr.String()), Guest: 8080}
 	for _, want := range [][]deploy.Forward{{first, second}, {second}, nil, {first}} {
 		m.Forwards = want
 		for range 2 { // the second finds it done

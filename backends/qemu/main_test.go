@@ -1,17 +1,15 @@
 package qemu_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
+	"tool/backends/backendtest"
 	"tool/backends/qemu/vswitch"
 )
 
@@ -51,36 +49,34 @@ func need(t *testing.T) *built {
 	return b
 }
 
-// build builds with the program at $TOOL_BINARY, or with a fresh one.
 func build() (*built, error) {
-	program := os.Getenv("TOOL_BINARY")
-	if program == "" {
-		dir, err := os.MkdirTemp("", "tool-qemu-")
-		if err != nil {
-			return nil, err
-		}
-		defer os.RemoveAll(dir)
-		program = filepath.Join(dir, "tool")
-		cmd := exec.Command("go", "build", "-buildvcs=false", "-o", program, "tool/cmd/tool")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("building the program: %w\n%s", err, out)
-		}
+	dir, err := os.MkdirTemp("", "tool-qemu-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	program, err := backendtest.Program(dir)
+	if err != nil {
+		return nil, err
 	}
 	b := &built{}
 	for _, x := range []struct {
-		into                  *string
-		target, group, inside string
+		into   *string
+		inside string
+		args   []string
 	}{
-		{&b.emulator, "//packages:qemu", "", "usr/bin/qemu-img"},
-		{&b.diskTools, "//packages:disk-tools", "", "usr/sbin/mke2fs"},
-		{&b.initrd, "//packages:kernel", "initrd", ""},
-		{&b.kernel, "//packages:kernel", "", "boot/vmlinuz-*"},
+		{&b.emulator, "usr/bin/qemu-img", []string{"//packages:qemu"}},
+		{&b.diskTools, "usr/sbin/mke2fs", []string{"//packages:disk-tools"}},
+		{&b.initrd, "", []string{"//packages:kernel", "--output_groups=initrd"}},
+		{&b.kernel, "boot/vmlinuz-*", []string{"//packages:kernel"}},
 	} {
-		path, err := output(program, x.target, x.group, x.inside)
+		paths, err := backendtest.Build(program, "../..", x.args...)
 		if err != nil {
 			return nil, err
 		}
-		*x.into = path
+		if *x.into, err = holding(paths, x.inside); err != nil {
+			return nil, fmt.Errorf("%s: %w", x.args[0], err)
+		}
 	}
 	images, err := filepath.Glob(filepath.Join(b.kernel, "boot", "vmlinuz-*"))
 	if err != nil {
@@ -90,39 +86,12 @@ func build() (*built, error) {
 	return b, nil
 }
 
-// output builds a target and returns the path of its output that holds a file
-// which matches inside.
-func output(program, target, group, inside string) (string, error) {
-	args := []string{"build", "--json", target}
-	if group != "" {
-		args = append(args, "--output_groups="+group)
-	}
-	cmd := exec.Command(program, args...)
-	cmd.Dir = filepath.Join("..", "..")
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("tool %s: %w\n%s", strings.Join(args, " "), err, stderr.String())
-	}
-	var result struct {
-		Targets []struct {
-			Outputs []struct {
-				Path string `json:"path"`
-			} `json:"outputs"`
-		} `json:"targets"`
-	}
-	if err := json.Unmarshal(out, &result); err != nil {
-		return "", err
-	}
-	var all []string
-	for _, t := range result.Targets {
-		for _, o := range t.Outputs {
-			if found, err := filepath.Glob(filepath.Join(o.Path, inside)); err == nil && len(found) > 0 {
-				return o.Path, nil
-			}
-			all = append(all, o.Path)
+// holding returns the path with a file in it that matches inside.
+func holding(paths []string, inside string) (string, error) {
+	for _, p := range paths {
+		if found, err := filepath.Glob(filepath.Join(p, inside)); err == nil && len(found) > 0 {
+			return p, nil
 		}
 	}
-	return "", fmt.Errorf("%s has no output with %s, but %s", target, inside, strings.Join(all, ", "))
+	return "", fmt.Errorf("no output has %s, of %s", inside, strings.Join(paths, ", "))
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"tool/backends/backendtest"
 	"tool/backends/virtualbox"
 	"tool/core/machines/deploy"
 )
@@ -18,13 +19,13 @@ import (
 func testTaken(t *testing.T, w *world) {
 	w.reach(deploy.Stopped)
 	name := w.m.Name + "-" + w.m.Deployment[:8]
-	w.manage("createvm", "--name", name, "--basefolder", w.f.path("other"), "--register")
+	w.manage("createvm", "--name", name, "--basefolder", w.f.Path("other"), "--register")
 	w.refused(deploy.Running, "VirtualBox has a machine "+name, "not this deployment's", "modifyvm")
 	w.manage("unregistervm", name, "--delete")
 
-	disk := w.f.path("old.vdi")
+	disk := w.f.Path("old.vdi")
 	w.manage("convertfromraw", w.m.Seed, disk, "--format", "VDI", "--uuid", virtualbox.DiskID(w.m, virtualbox.SeedFile))
-	w.manage("createvm", "--name", "other", "--basefolder", w.f.path("other"), "--register")
+	w.manage("createvm", "--name", "other", "--basefolder", w.f.Path("other"), "--register")
 	w.manage("storagectl", "other", "--name", "c", "--add", "sata")
 	w.manage("storageattach", "other", "--storagectl", "c", "--port", "0", "--type", "hdd", "--medium", disk)
 	w.refused(deploy.Running, disk, "closemedium")
@@ -54,7 +55,7 @@ func testPorts(t *testing.T, w *world) {
 	if err := dial(first); err != nil {
 		t.Error(err)
 	}
-	w.m.Forwards = []deploy.Forward{{Port: freePort(t, w.m.HostAddr.String()), Guest: 81}}
+	w.m.Forwards = []deploy.Forward{{Port: backendtest.FreePort(t, w.m.HostAddr.String()), Guest: 81}}
 	w.reach(deploy.Running)
 	if err := dial(first); err == nil {
 		t.Errorf("%s still leads to the machine", first)

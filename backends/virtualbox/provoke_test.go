@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"tool/backends/backendtest"
 	"tool/backends/virtualbox"
 	"tool/backends/virtualbox/vboxtest"
 	"tool/core/machines/deploy"
@@ -22,16 +23,16 @@ type world struct {
 	t *testing.T
 	h *vboxtest.Host
 	b *virtualbox.Backend
-	f *fleet
+	f *backendtest.Fleet
 	m *deploy.Machine
 }
 
 func newWorld(t *testing.T, h *vboxtest.Host) *world {
 	t.Helper()
-	f := newFleet(t, h)
-	w := &world{t, h, newBackend(h), f, f.machine(t, "m0")}
+	f := newFleet(t)
+	w := &world{t, h, newBackend(h), f, f.Machine(t, "m0")}
 	t.Cleanup(func() {
-		for _, m := range f.machines {
+		for _, m := range f.Machines {
 			if err := w.tryReach(m, deploy.Absent); err != nil {
 				t.Errorf("destroy %s at the end: %v", m.Name, err)
 			}

@@ -13,7 +13,6 @@ package vboxtest
 import (
 	"bytes"
 	"embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +27,7 @@ import (
 	"testing"
 	"time"
 
+	"tool/backends/backendtest"
 	"tool/core/packages/debian"
 )
 
@@ -120,7 +120,8 @@ func New(t *testing.T) *Host {
 }
 
 // holder makes a root file system of the packages with everything else of this
-// machine's, in mounts of its own, and keeps them while it lives.
+// machine's, in mounts of its own, and keeps them while it lives: as long as its
+// standard input is open, which ends with the test's process at the latest.
 const holder = `set -e
 root=$1 tree=$2 headless=$3
 for d in bin sbin lib lib64; do ln -s usr/$d "$root/$d"; done
@@ -133,7 +134,7 @@ done
 mount --bind "$tree/usr" "$root/usr"
 mount --bind "$headless" "$root/usr/lib/virtualbox/VBoxHeadless"
 echo ready
-exec sleep infinity
+exec cat >/dev/null
 `
 
 // environment is what tells the host's processes from others.
@@ -152,6 +153,9 @@ func (h *Host) hold(i *installed, root string) (int, error) {
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
+		return 0, err
+	}
+	if _, err := cmd.StdinPipe(); err != nil {
 		return 0, err
 	}
 	if err := cmd.Start(); err != nil {
@@ -252,12 +256,9 @@ func (h *Host) end(t *testing.T) {
 
 // build lets the program unpack the packages and returns their tree.
 func build(dir string) (string, error) {
-	program := os.Getenv("TOOL_BINARY")
-	if program == "" {
-		program = filepath.Join(dir, "tool")
-		if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", program, "tool/cmd/tool").CombinedOutput(); err != nil {
-			return "", fmt.Errorf("building the program: %w\n%s", err, out)
-		}
+	program, err := backendtest.Program(dir)
+	if err != nil {
+		return "", err
 	}
 	ws := filepath.Join(dir, "workspace")
 	if err := os.Mkdir(ws, 0o755); err != nil {
@@ -284,28 +285,14 @@ func build(dir string) (string, error) {
 	if err := os.WriteFile(filepath.Join(ws, "tool.toml"), []byte(config), 0o644); err != nil {
 		return "", err
 	}
-	cmd := exec.Command(program, "build", "--json", "//:virtualbox")
-	cmd.Dir = ws
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	paths, err := backendtest.Build(program, ws, "//:virtualbox")
 	if err != nil {
-		return "", fmt.Errorf("unpacking VirtualBox: %w\n%s", err, stderr.String())
+		return "", fmt.Errorf("unpacking VirtualBox: %w", err)
 	}
-	var r struct {
-		Targets []struct {
-			Outputs []struct {
-				Path string `json:"path"`
-			} `json:"outputs"`
-		} `json:"targets"`
+	if len(paths) != 1 {
+		return "", fmt.Errorf("unpacking VirtualBox gives %q", paths)
 	}
-	if err := json.Unmarshal(out, &r); err != nil {
-		return "", err
-	}
-	if len(r.Targets) != 1 || len(r.Targets[0].Outputs) != 1 {
-		return "", fmt.Errorf("unpacking VirtualBox gives %s", out)
-	}
-	return r.Targets[0].Outputs[0].Path, nil
+	return paths[0], nil
 }
 
 // mirrors are those that this host's apt has for Debian itself: each of them
