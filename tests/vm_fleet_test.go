@@ -63,9 +63,18 @@ load("@rules//service:defs.star", "service")
 load("@rules//services:sshd.star", "sshd")
 load(":knobs.star", "BALLAST", "GREETING", "NETWORK", "SSHD")
 ` + greetBuild + `
+# Which fails when it is started first, as what misses something that comes up
+# later: on a new machine that must not take a second deploy.
+STEADY = """n=$(cat /var/lib/steady || echo 0)
+echo $((n + 1)) > /var/lib/steady
+[ "$n" -gt 0 ] || { echo "what it needs is not there yet" >&2; exit 1; }
+exec sleep infinity
+"""
+
 service(
     name = "steady",
-    exec_start = "/bin/sleep infinity",
+    exec_start = "/bin/sh /etc/steady.sh",
+    etc = {"etc/steady.sh": STEADY},
     files = {":ballast.bin": "usr/share/ballast.bin"} if BALLAST else {},
     on_change = "nothing",
 )

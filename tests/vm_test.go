@@ -82,6 +82,11 @@ func (f *fleet) testCreate(t *testing.T) {
 	}
 	f.sound(t)
 	f.greets(t, "hello")
+	for _, m := range f.machines {
+		if got := f.ssh(t, m, "cat /var/lib/steady"); got != "2" {
+			t.Errorf("steady.service of %s was started %s times, and fails the first time", m, got)
+		}
+	}
 	if got := f.must(t, 0, []string{"exec", "hostname"}).out; !strings.Contains(got, "one> one\n") || !strings.Contains(got, "two> two\n") {
 		t.Errorf("hostname: %q", got)
 	}

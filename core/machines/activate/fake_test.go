@@ -22,7 +22,8 @@ import (
 
 // fakeSystemd is a service manager in memory. A unit runs with the content that
 // its file had when it was started: "fail" in it makes it fail, "flap" makes it
-// restart for ever, "slow" makes it active only when it is looked at again.
+// restart for ever, "slow" makes it active only when it is looked at again, each
+// "shy" makes one start fail.
 type fakeSystemd struct {
 	mu      sync.Mutex
 	root    string
@@ -34,8 +35,8 @@ type fakeSystemd struct {
 }
 
 type fakeUnit struct {
-	active, content string
-	restarts, looks int
+	active, content         string
+	restarts, looks, starts int
 }
 
 func (f *fakeSystemd) call(format string, args ...any) {
@@ -114,8 +115,9 @@ func (f *fakeSystemd) Do(_ context.Context, verb string, units ...string) error 
 			continue
 		}
 		u.content, u.active, u.looks = string(b), "active", 0
+		u.starts++
 		switch {
-		case err != nil || strings.Contains(u.content, "fail"):
+		case err != nil || strings.Contains(u.content, "fail"), u.starts <= strings.Count(u.content, "shy"):
 			u.active = "failed"
 			failed = append(failed, name)
 		case strings.Contains(u.content, "slow"):
@@ -200,7 +202,7 @@ func (r *rig) open() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	m.times = timing{poll: time.Millisecond, stability: 4 * time.Millisecond, confirm: 20 * time.Millisecond, recover: 50 * time.Millisecond}
+	m.times = timing{poll: time.Millisecond, stability: 4 * time.Millisecond, confirm: 20 * time.Millisecond, recover: 50 * time.Millisecond, retries: []time.Duration{time.Millisecond}}
 	if boot != "" {
 		m.bootID = boot
 	}

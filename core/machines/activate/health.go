@@ -78,7 +78,8 @@ func (m *Machine) gates(s *SwitchStatus) ([]*gate, error) {
 }
 
 // watched returns the units whose failure is the switch's: those with checks,
-// those that it started or, after a start of the machine, that the system enables.
+// those that it started and, where the machine itself started for it, those that
+// the system enables.
 func (m *Machine) watched(s *SwitchStatus, gates []*gate) ([]string, error) {
 	set := map[string]bool{}
 	for _, g := range gates {
@@ -90,11 +91,16 @@ func (m *Machine) watched(s *SwitchStatus, gates []*gate) ([]string, error) {
 				set[u.Unit] = true
 			}
 		}
-	} else if manifest, err := m.manifestOf(s.Generation); err != nil {
-		return nil, err
-	} else if manifest != nil {
-		for _, u := range manifest.Enabled {
-			set[u] = true
+	}
+	if s.Forward == nil || s.First {
+		manifest, err := m.manifestOf(s.Generation)
+		if err != nil {
+			return nil, err
+		}
+		if manifest != nil {
+			for _, u := range manifest.Enabled {
+				set[u] = true
+			}
 		}
 	}
 	for _, u := range s.FailedBefore {
@@ -123,9 +129,13 @@ func (m *Machine) checkHealth(ctx context.Context, s *SwitchStatus) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		failures, pending := judge(gates, states, m.Uptime()-s.SwitchedUptime)
-		if len(failures) > 0 {
+		failures, late, pending := judge(gates, states, m.Uptime()-s.SwitchedUptime)
+		if len(late) > 0 {
+			failures = append(failures, late...)
 			return m.giveUp(ctx, s, summary(failures), failures)
+		}
+		if len(failures) > 0 {
+			return m.failed(ctx, s, failures)
 		}
 		if len(pending) == 0 {
 			break
@@ -146,7 +156,7 @@ func (m *Machine) checkHealth(ctx context.Context, s *SwitchStatus) error {
 		return err
 	}
 	if len(failures) > 0 {
-		return m.giveUp(ctx, s, summary(failures), failures)
+		return m.failed(ctx, s, failures)
 	}
 	s.Phase, s.Waits = PhaseWatching, nil
 	return m.save(s)
@@ -186,9 +196,9 @@ func (m *Machine) states(ctx context.Context, units []string) (map[string]UnitSt
 	return out, nil
 }
 
-// judge tells which gates and units have failed for good, and what the others
-// still wait for. taken is the time since the units were started.
-func judge(gates []*gate, states map[string]UnitState, taken time.Duration) (failures []Failure, pending []string) {
+// judge tells which units have failed, which gates have been waited for too long,
+// and what the others still wait for. taken is the time since the units were started.
+func judge(gates []*gate, states map[string]UnitState, taken time.Duration) (failures, late []Failure, pending []string) {
 	failed := map[string]bool{}
 	for _, unit := range slices.Sorted(maps.Keys(states)) {
 		if states[unit].Failed() {
@@ -201,12 +211,12 @@ func judge(gates []*gate, states map[string]UnitState, taken time.Duration) (fai
 			continue
 		}
 		if taken > g.limit() {
-			failures = append(failures, Failure{Unit: g.service.Unit, What: fmt.Sprintf("not true within %d s: %s (%v)", int(g.limit().Seconds()), g.what(), g.err)})
+			late = append(late, Failure{Unit: g.service.Unit, What: fmt.Sprintf("not true within %d s: %s (%v)", int(g.limit().Seconds()), g.what(), g.err)})
 			continue
 		}
 		pending = append(pending, g.what())
 	}
-	return failures, pending
+	return failures, late, pending
 }
 
 // probe tries the gates that have not passed, side by side, each for at most limit.
@@ -295,7 +305,7 @@ func (m *Machine) newlyFailed(ctx context.Context, s *SwitchStatus, watched []st
 		case slices.Contains(s.FailedBefore, u):
 		case strings.HasPrefix(u, "run-"), strings.HasPrefix(u, "session-"), strings.HasPrefix(u, "tool-switch-"):
 			// Transient units are somebody's doing, not the system's.
-		case s.Mode == ModeBoot && !slices.Contains(watched, u):
+		case (s.Mode == ModeBoot || s.First) && !slices.Contains(watched, u):
 			s.AlsoFailed = append(s.AlsoFailed, u)
 		default:
 			out = append(out, Failure{Unit: u, What: u + " has failed"})
@@ -329,7 +339,7 @@ func (m *Machine) watch(ctx context.Context, s *SwitchStatus) error {
 			return err
 		}
 		if failures := unstable(units, before, after); len(failures) > 0 {
-			return m.giveUp(ctx, s, summary(failures), failures)
+			return m.failed(ctx, s, failures)
 		}
 		left := time.Until(end)
 		if left <= 0 {
@@ -344,9 +354,43 @@ func (m *Machine) watch(ctx context.Context, s *SwitchStatus) error {
 		return err
 	}
 	if len(failures) > 0 {
-		return m.giveUp(ctx, s, summary(failures), failures)
+		return m.failed(ctx, s, failures)
 	}
 	return m.startWaiting(s)
+}
+
+// failed goes back because of failures. A machine that was never well has nothing
+// to go back to: what a unit needs, on this machine or another, may only be coming
+// up, so that its units are started again before the switch is given up.
+func (m *Machine) failed(ctx context.Context, s *SwitchStatus, failures []Failure) error {
+	var units []string
+	for _, f := range failures {
+		if !slices.Contains(units, f.Unit) {
+			units = append(units, f.Unit)
+		}
+	}
+	if !s.First || s.Retries >= len(m.times.retries) {
+		return m.giveUp(ctx, s, summary(failures), failures)
+	}
+	pause := m.times.retries[s.Retries] * time.Duration(max(s.Patience, 1))
+	s.Retries++
+	s.Phase, s.Waits = PhaseChecking, []string{strings.Join(units, ", ") + " to come up when started again"}
+	if err := m.save(s); err != nil {
+		return err
+	}
+	m.log("generation %d: %s; starting it again in %s", s.Generation, summary(failures), pause)
+	if err := sleep(ctx, pause); err != nil {
+		return err
+	}
+	// Start limits must not hinder.
+	if err := m.Systemd.ResetFailed(ctx); err != nil {
+		return err
+	}
+	if err := m.Systemd.Do(ctx, "start", units...); err != nil {
+		m.log("%v", err) // the checks tell
+	}
+	s.SwitchedUptime = m.Uptime()
+	return m.save(s)
 }
 
 func unstable(units []string, before, after map[string]UnitState) []Failure {

@@ -57,6 +57,9 @@ type timing struct {
 	stability time.Duration // how long units must stay well, where the request does not say
 	confirm   time.Duration // how long the controller may take, likewise
 	recover   time.Duration // how long units may take to come back in a revert
+	// How long units that failed are left alone before they are started again, each
+	// time, where there is nothing to go back to.
+	retries []time.Duration
 }
 
 // IsManaged reports whether the machine whose root file system is at root has a
@@ -80,7 +83,8 @@ func Open(root string, sd Systemd) (*Machine, error) {
 		s.CAS().ApplyProps()
 	}
 	m := &Machine{Root: root, Store: s, Systemd: sd, bootID: readBootID(),
-		times: timing{poll: 500 * time.Millisecond, stability: 5 * time.Second, confirm: 60 * time.Second, recover: 60 * time.Second}}
+		times: timing{poll: 500 * time.Millisecond, stability: 5 * time.Second, confirm: 60 * time.Second, recover: 60 * time.Second,
+			retries: []time.Duration{10 * time.Second}}}
 	if err := os.MkdirAll(m.state("generations"), 0o755); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("open the machine's state: %w", err)

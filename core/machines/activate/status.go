@@ -137,6 +137,11 @@ type SwitchStatus struct {
 	SwitchedUptime time.Duration `json:"switched_uptime,omitzero"`
 	DeadlineUptime time.Duration `json:"deadline_uptime,omitzero"`
 
+	// First is set where no generation was ever confirmed: nothing there is worth
+	// going back to, and no failure is older than the deployment.
+	First   bool `json:"first,omitempty"`
+	Retries int  `json:"retries,omitempty"` // how often units that failed were started again
+
 	FailedBefore []string       `json:"failed_before,omitempty"` // units that were failing: they do not count
 	ActiveBefore []string       `json:"active_before,omitempty"` // units that must be well after a revert
 	Forward      *Pass          `json:"forward,omitempty"`

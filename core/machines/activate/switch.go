@@ -119,8 +119,18 @@ func (m *Machine) plan(ctx context.Context, s *SwitchStatus) error {
 	if s.Mode != ModeBoot {
 		s.Forward = newPass(s.From, s.Generation, changes)
 	}
-	if s.FailedBefore, err = m.Systemd.List(ctx, "failed"); err != nil {
+	confirmed, err := m.Pointer(Confirmed)
+	if err != nil {
+		return err
+	}
+	failed, err := m.Systemd.List(ctx, "failed")
+	if err != nil {
 		return fmt.Errorf("look at the units: %w", err)
+	}
+	if s.First = confirmed == 0 && !m.Adopted(); !s.First {
+		s.FailedBefore = failed
+	} else if s.Forward != nil {
+		s.Forward.start(failed, to)
 	}
 	var units []string
 	if from != nil {
@@ -154,6 +164,26 @@ func newPass(from, to int, c *system.Changes) *Pass {
 		p.Units = append(p.Units, UnitProgress{UnitChange: u, State: Pending})
 	}
 	return p
+}
+
+// start makes the pass start units that failed when the machine started, where
+// they are the system's.
+func (p *Pass) start(failed []string, to *system.Manifest) {
+	for _, unit := range failed {
+		change := system.UnitChange{Unit: unit, Action: system.Start}
+		if service := to.Service(unit); service != nil {
+			change.Label = service.Label
+		} else if to == nil || !slices.Contains(to.Enabled, unit) {
+			continue
+		}
+		i := slices.IndexFunc(p.Units, func(u UnitProgress) bool { return u.Unit == unit })
+		switch {
+		case i < 0:
+			p.Units = append(p.Units, UnitProgress{UnitChange: change, State: Pending})
+		case p.Units[i].Action == system.None:
+			p.Units[i].Action = system.Start
+		}
+	}
 }
 
 // RunSwitch does what switch.json says, from where it stands, to the end. It

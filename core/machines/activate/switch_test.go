@@ -123,6 +123,39 @@ func TestFailedBefore(t *testing.T) {
 	}
 }
 
+// TestFirst: there is nothing to go back to, so units that fail get another
+// chance, and what fails for good is never confirmed.
+func TestFirst(t *testing.T) {
+	for _, test := range []struct {
+		name, unit string
+		result     Result
+		starts     int
+	}{
+		{"well", "a", ResultConfirmed, 1},
+		{"fails at first", "a shy", ResultConfirmed, 2},
+		{"fails twice", "a shy shy", ResultConfirmed, 3},
+		{"flaps for good", "a flap", ResultFailed, 1},
+		{"fails for good", "a fail", ResultFailed, 3},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t)
+			r.stage(1, r.system(map[string]string{"a.service": test.unit, "b.service": "b"}, nil, nil))
+			if err := r.m.Boot(t.Context(), ""); err != nil {
+				t.Fatal(err)
+			}
+			r.startAll()
+			r.sd.unit("wait-online.service").active = "failed" // of the distribution's: it does not count
+			s := r.do(SwitchRequest{Generation: 1, Auto: true})
+			if s.Result != test.result || r.sd.unit("a.service").starts != test.starts || s.Result == ResultFailed && (len(s.Failures) != 1 || len(s.Failures[0].Journal) == 0) {
+				t.Errorf("%s: %d starts: %+v", s, r.sd.unit("a.service").starts, s.Failures)
+			}
+			if n, err := r.m.Pointer(Confirmed); err != nil || (n == 1) != (test.result == ResultConfirmed) {
+				t.Errorf("generation %d is confirmed, %v", n, err)
+			}
+		})
+	}
+}
+
 func TestRevertFails(t *testing.T) {
 	r := newRig(t)
 	r.first(r.system(map[string]string{"a.service": "a"}, nil, nil))
