@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -142,6 +143,12 @@ func (e *engine) updateLock(ctx context.Context, m *mirrors, r *lockRequest, ref
 		sources, err := m.debian()
 		if err != nil {
 			return nil, err
+		}
+		if debian.HostTakesStale(ctx) {
+			sources = slices.Clone(sources)
+			for i := range sources {
+				sources[i].Stale = true
+			}
 		}
 		next, changes, err = debian.Update(ctx, debian.Options{
 			Lock: old, Sets: r.sets, Arch: "amd64", Refresh: refresh, Sources: sources, Cache: filepath.Join(e.store.Dir(), "indexes"),

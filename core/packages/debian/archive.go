@@ -124,6 +124,9 @@ func (a *Archive) release(ctx context.Context, s Source, dist, suite string) (*R
 	if err != nil {
 		return nil, err
 	}
+	if s.Stale {
+		rel.ValidUntil = time.Time{}
+	}
 	if err := rel.Check(suite, now); err != nil {
 		return nil, fmt.Errorf("%s: %w", url, err)
 	}

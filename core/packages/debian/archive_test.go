@@ -282,4 +282,10 @@ func TestUpdateErrors(t *testing.T) {
 			}
 		})
 	}
+	app("Valid-Until: Fri, 02 Jan 2026 00:00:00 UTC\n")()
+	stale := f.sources()
+	stale[0].Stale = true
+	if _, _, err := Update(context.Background(), Options{Sources: stale, Sets: set(SetRequest{Name: "s"}), Arch: "amd64", Now: now}); err != nil {
+		t.Errorf("a source that may be stale: %v", err)
+	}
 }

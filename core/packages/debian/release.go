@@ -87,7 +87,7 @@ func (r *Release) Check(suite string, now time.Time) error {
 	const skew = 24 * time.Hour // clocks are wrong more often than mirrors lie
 	switch {
 	case !r.ValidUntil.IsZero() && now.After(r.ValidUntil):
-		return fmt.Errorf("it was valid until %s: the mirror is out of date, or this machine's clock is wrong", r.ValidUntil.UTC().Format(time.RFC3339))
+		return fmt.Errorf("it was valid until %s: the mirror is out of date, or this machine's clock is wrong; where a mirror stands still on purpose, give its source Check-Valid-Until: no", r.ValidUntil.UTC().Format(time.RFC3339))
 	case !r.Date.IsZero() && r.Date.After(now.Add(skew)):
 		return fmt.Errorf("it is from the future (%s): this machine's clock is wrong", r.Date.UTC().Format(time.RFC3339))
 	case (r.Suite != "" || r.Codename != "") && r.Suite != suite && r.Codename != suite:

@@ -2,11 +2,13 @@ package debian
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,6 +25,7 @@ type Source struct {
 	SignedBy   []string // keyring files; empty: those that apt trusts
 	Key        []byte   // an inline OpenPGP key block, armored
 	Trusted    bool     // "trusted=yes": no signature is asked for
+	Stale      bool     // "check-valid-until=no": a release may be past its date
 	Origin     string   // where it was declared, for errors
 }
 
@@ -142,6 +145,8 @@ func readList(root, file string) ([]Source, error) {
 					s.SignedBy = under(root, strings.Split(val, ","))
 				case "trusted":
 					s.Trusted = val == "yes"
+				case "check-valid-until":
+					s.Stale = isNo(val)
 				}
 			}
 		}
@@ -180,7 +185,7 @@ func readDeb822(root, file string) ([]Source, error) {
 		}
 		s := Source{
 			Suites: strings.Fields(p.Get("Suites")), Components: strings.Fields(p.Get("Components")),
-			Archs: strings.Fields(p.Get("Architectures")), Trusted: p.Get("Trusted") == "yes",
+			Archs: strings.Fields(p.Get("Architectures")), Trusted: p.Get("Trusted") == "yes", Stale: isNo(p.Get("Check-Valid-Until")),
 			Origin: fmt.Sprintf("%s:%d", file, p.Line),
 		}
 		if key := p.Get("Signed-By"); strings.Contains(key, "-----BEGIN PGP") {
@@ -196,6 +201,19 @@ func readDeb822(root, file string) ([]Source, error) {
 			out = append(out, s)
 		}
 	}
+}
+
+// isNo reads a boolean option as apt does.
+func isNo(v string) bool {
+	return slices.Contains([]string{"no", "false", "without", "off", "disable", "0"}, strings.ToLower(v))
+}
+
+// HostTakesStale reports whether the host's apt takes releases that are past their
+// date, whatever their source: Acquire::Check-Valid-Until is false, as hosts have it
+// whose mirrors stand still. Without apt it is false.
+func HostTakesStale(ctx context.Context) bool {
+	out, err := exec.CommandContext(ctx, "apt-config", "shell", "V", "Acquire::Check-Valid-Until/b").Output()
+	return err == nil && strings.TrimSpace(string(out)) == "V='false'"
 }
 
 // usable leaves out flat repositories, which have no suites to name.

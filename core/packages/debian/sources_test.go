@@ -15,11 +15,11 @@ func TestHostSources(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"etc/apt/sources.list": "# c\ndeb-src http://m/debian a main\ndeb http://m/debian/ bookworm main contrib # c\n" +
-			"deb\t[arch=amd64,i386 signed-by=/k/a.gpg trusted=yes] https://n x/updates main\ndeb cdrom:[x]/ y main\ndeb http://flat ./\n",
+			"deb\t[arch=amd64,i386 signed-by=/k/a.gpg trusted=yes check-valid-until=no] https://n x/updates main\ndeb cdrom:[x]/ y main\ndeb http://flat ./\n",
 		"etc/apt/sources.list.d/b.sources": "Types: deb deb-src\nURIs: http://one http://two\nSuites: bookworm bookworm-updates\nComponents: main\n" +
 			"Signed-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n abc\n -----END PGP PUBLIC KEY BLOCK-----\n\n" +
 			"Types: deb\nURIs: http://off\nSuites: z\nEnabled: no\n\nTypes: deb-src\nURIs: http://off\nSuites: z\n\n" +
-			"Types: deb\nURIs: mirror+file:/etc/apt/mirrors/m.list\nSuites: sid\nComponents: main\nArchitectures: arm64\nSigned-By: /k/b.gpg\n",
+			"Types: deb\nURIs: mirror+file:/etc/apt/mirrors/m.list\nSuites: sid\nComponents: main\nArchitectures: arm64\nCheck-Valid-Until: No\nSigned-By: /k/b.gpg\n",
 		"etc/apt/sources.list.d/ignored.save": "deb x",
 		"etc/apt/mirrors/m.list":              "http://cdn/debian/\npriority:2\n",
 	} {
@@ -36,12 +36,12 @@ func TestHostSources(t *testing.T) {
 	}
 	var lines []string
 	for _, s := range got {
-		lines = append(lines, strings.ReplaceAll(fmt.Sprintf("%v %v %v %v %v %v %q", s.URIs, s.Suites, s.Components, s.Archs, s.SignedBy, s.Trusted, s.Key), root, ""))
+		lines = append(lines, strings.ReplaceAll(fmt.Sprintf("%v %v %v %v %v %v %v %q", s.URIs, s.Suites, s.Components, s.Archs, s.SignedBy, s.Trusted, s.Stale, s.Key), root, ""))
 	}
-	want := `[http://m/debian] [bookworm] [main contrib] [] [] false ""
-[https://n] [x/updates] [main] [amd64 i386] [/k/a.gpg] true ""
-[http://one http://two] [bookworm bookworm-updates] [main] [] [] false "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nabc\n-----END PGP PUBLIC KEY BLOCK-----\n"
-[http://cdn/debian] [sid] [main] [arm64] [/k/b.gpg] false ""`
+	want := `[http://m/debian] [bookworm] [main contrib] [] [] false false ""
+[https://n] [x/updates] [main] [amd64 i386] [/k/a.gpg] true true ""
+[http://one http://two] [bookworm bookworm-updates] [main] [] [] false false "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nabc\n-----END PGP PUBLIC KEY BLOCK-----\n"
+[http://cdn/debian] [sid] [main] [arm64] [/k/b.gpg] false true ""`
 	if g := strings.Join(lines, "\n"); g != want {
 		t.Errorf("got\n%s\nwant\n%s", g, want)
 	}
