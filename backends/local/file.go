@@ -1,6 +1,7 @@
 package local
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -53,4 +54,41 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 		err = fmt.Errorf("%s is larger than %d bytes", path, limit)
 	}
 	return b, err
+}
+
+// maxJSON bounds what ReadJSON reads, in bytes.
+const maxJSON = 1 << 20
+
+// ReadJSON reads a file that says its version, into v. It reports false, without
+// an error, where there is none.
+func ReadJSON(path string, version int, v any) (bool, error) {
+	b, err := ReadFile(path, maxJSON)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err = json.Unmarshal(b, &head); err == nil && head.Version != version {
+		err = fmt.Errorf("version %d, this program knows %d", head.Version, version)
+	}
+	if err == nil {
+		err = json.Unmarshal(b, v)
+	}
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", path, err)
+	}
+	return true, nil
+}
+
+// WriteJSON replaces a file at once.
+func WriteJSON(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return WriteFile(path, append(b, '\n'))
 }

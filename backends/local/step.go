@@ -18,12 +18,3 @@ const (
 	StepStop      = "stop"
 	StepDestroy   = "destroy"
 )
-
-// Stop is the step that ends a machine, or what a crashed one left.
-func Stop(o *deploy.Observed) deploy.Step {
-	if o.State == deploy.StateCrashed {
-		// It may have left a process that does nothing any more.
-		return deploy.Step{Kind: StepStop, Text: "clear away what is left of its process"}
-	}
-	return deploy.Step{Kind: StepStop, Text: "shut it down"}
-}

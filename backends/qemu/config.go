@@ -3,10 +3,8 @@ package qemu
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -87,34 +85,19 @@ func (c *config) check() error {
 
 // readConfig reads a machine's vm.json; nil if there is none.
 func readConfig(dir string) (*config, error) {
-	b, err := local.ReadFile(filepath.Join(dir, configFile), 1<<20)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+	var c config
+	path := filepath.Join(dir, configFile)
+	if ok, err := local.ReadJSON(path, configVersion, &c); err != nil || !ok {
 		return nil, err
 	}
-	var c config
-	if err = json.Unmarshal(b, &c); err == nil && c.Version != configVersion {
-		err = fmt.Errorf("version %d, this program knows %d", c.Version, configVersion)
-	}
-	if err == nil {
-		err = c.check()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, configFile), err)
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return &c, nil
 }
 
 // write makes c the machine's configuration.
-func (c *config) write(dir string) error {
-	b, err := json.MarshalIndent(c, "", "  ")
-	if err != nil {
-		return err
-	}
-	return local.WriteFile(filepath.Join(dir, configFile), append(b, '\n'))
-}
+func (c *config) write(dir string) error { return local.WriteJSON(filepath.Join(dir, configFile), c) }
 
 // differences tells in which ways c is other than want, for people. Hardware is
 // left to Plan, which compares it itself; forwarded ports are no reason to restart.

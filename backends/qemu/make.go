@@ -26,7 +26,7 @@ func (b *Backend) makeDisk(ctx context.Context, m *deploy.Machine) error {
 		// the same one, byte by byte.
 		return fmt.Errorf("%s is gone, which %s is only the changes to: put it back, or destroy the machine", rootFile, diskFile)
 	}
-	if err := needs("a base image", m.Root); err != nil {
+	if err := kind.Needs("a base image", m.Root); err != nil {
 		return err
 	}
 	if err := take(m.Root, filepath.Join(m.Dir, rootFile)); err != nil {

@@ -13,19 +13,6 @@ import (
 	"tool/core/machines/deploy"
 )
 
-// What a machine may lack, in Observed.Missing.
-const (
-	partDisk   = "disk"
-	partSeed   = "seed"
-	partBoot   = "boot"
-	partConfig = "configuration"
-
-	// What a complete machine may lack: the network runs when machines do, and
-	// ports can be forwarded while they run.
-	partNetwork  = "network"
-	partForwards = "forwarded ports"
-)
-
 // Observe implements deploy.Backend.
 func (b *Backend) Observe(ctx context.Context, m *deploy.Machine) (*deploy.Observed, error) {
 	o := &deploy.Observed{ID: uuidOf(m), State: deploy.StateMissing}
@@ -55,11 +42,11 @@ func (b *Backend) Observe(ctx context.Context, m *deploy.Machine) (*deploy.Obser
 	if pid, err := vswitch.Running(m.NetDir); err != nil {
 		o.Problems = append(o.Problems, err.Error())
 	} else if pid == 0 {
-		o.Missing = append(o.Missing, partNetwork)
+		o.Missing = append(o.Missing, local.PartNetwork)
 	}
 	if c != nil {
 		if want := configOf(m); !c.sameForwards(&want) {
-			o.Missing = append(o.Missing, partForwards)
+			o.Missing = append(o.Missing, local.PartForwards)
 		}
 		o.Hardware = c.Hardware
 		if o.Drift, err = drift(m, c); err != nil {
@@ -89,22 +76,22 @@ func missing(m *deploy.Machine, c *config) []string {
 	}
 	noDisk := lacks(rootFile, diskFile)
 	if noDisk {
-		parts = append(parts, partDisk)
+		parts = append(parts, local.PartDisk)
 	}
 	// A machine that has taken its seed in does not need it any more, so it is
 	// only missed where it is given: with a new disk, or an unfinished machine.
 	if m.Seed != "" && lacks(seedFile) {
-		parts = append(parts, partSeed)
+		parts = append(parts, local.PartSeed)
 	}
 	firmware := m.Hardware.Firmware
 	if c != nil && firmware == "" {
 		firmware = c.Hardware.Firmware
 	}
 	if firmware == uefi && lacks(espFile, espDisk, varsFile) || firmware != uefi && lacks(kernelFile, initrdFile) {
-		parts = append(parts, partBoot)
+		parts = append(parts, local.PartBoot)
 	}
 	if c == nil {
-		parts = append(parts, partConfig)
+		parts = append(parts, local.PartConfig)
 	}
 	return parts
 }

@@ -117,7 +117,7 @@ func (b *Backend) makeDisk(ctx context.Context, m *deploy.Machine) error {
 	if n := len(v.snapshots()); n > 0 {
 		return fmt.Errorf("its disk is gone, and its %d snapshots are only what changed since: put %s back, or destroy the machine", n, root)
 	}
-	if err := needs("a base image", m.Root); err != nil {
+	if err := kind.Needs("a base image", m.Root); err != nil {
 		return err
 	}
 	unlock, err := lockNet(ctx, m)
@@ -198,7 +198,7 @@ func (b *Backend) placeBoot(ctx context.Context, m *deploy.Machine) error {
 	if _, err := b.atRest(ctx, m); err != nil {
 		return err
 	}
-	if err := needs("an image of the EFI system partition", m.ESP); err != nil {
+	if err := kind.Needs("an image of the EFI system partition", m.ESP); err != nil {
 		return err
 	}
 	return b.convert(ctx, m.ESP, esp, diskID(m, espFile), 0)

@@ -2,7 +2,6 @@ package virtualbox
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -86,29 +85,15 @@ func rangesText(rs []netip.Prefix) string {
 }
 
 func readHostonly(dir string) (*hostonly, error) {
-	b, err := local.ReadFile(filepath.Join(dir, hostonlyFile), 1<<20)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
 	var h hostonly
-	if err := json.Unmarshal(b, &h); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, hostonlyFile), err)
-	}
-	if h.Version != hostonlyVersion {
-		return nil, fmt.Errorf("%s: version %d, this program knows %d", filepath.Join(dir, hostonlyFile), h.Version, hostonlyVersion)
+	if ok, err := local.ReadJSON(filepath.Join(dir, hostonlyFile), hostonlyVersion, &h); err != nil || !ok {
+		return nil, err
 	}
 	return &h, nil
 }
 
 func (h *hostonly) write(dir string) error {
-	b, err := json.MarshalIndent(h, "", "  ")
-	if err != nil {
-		return err
-	}
-	return local.WriteFile(filepath.Join(dir, hostonlyFile), append(b, '\n'))
+	return local.WriteJSON(filepath.Join(dir, hostonlyFile), h)
 }
 
 // wanted returns what m is to be, with the host's interface where there is one.

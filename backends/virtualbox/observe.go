@@ -13,18 +13,6 @@ import (
 	"tool/core/machines/deploy"
 )
 
-// What a machine may lack, in Observed.Missing.
-const (
-	partDisk   = "disk"
-	partSeed   = "seed"
-	partBoot   = "boot"
-	partConfig = "configuration"
-
-	// What a complete machine may lack.
-	partNetwork  = "network"
-	partForwards = "forwarded ports"
-)
-
 // blocker begins a problem because of which the machine cannot be made or
 // started: Plan tells it as an error.
 const blocker = "in the way: "
@@ -124,19 +112,19 @@ func (b *Backend) Observe(ctx context.Context, m *deploy.Machine) (*deploy.Obser
 		} else if err := b.findBlockers(ctx, m, o); err != nil {
 			return nil, err
 		}
-		o.Missing = append(o.Missing, partConfig)
+		o.Missing = append(o.Missing, local.PartConfig)
 	}
 	if !local.Exists(filepath.Join(m.Dir, rootFile)) || local.Exists(filepath.Join(m.Dir, rootFile+makingSuffix)) {
-		o.Missing = append(o.Missing, partDisk)
+		o.Missing = append(o.Missing, local.PartDisk)
 	}
 	// A machine that has taken its seed in does not need it any more, but it is
 	// attached: without it VirtualBox starts nothing.
 	seed := local.Exists(filepath.Join(m.Dir, seedFile))
 	if !seed && (m.Seed != "" || v.info[portKey(portSeed)] != "" && v.info[portKey(portSeed)] != "none") {
-		o.Missing = append(o.Missing, partSeed)
+		o.Missing = append(o.Missing, local.PartSeed)
 	}
 	if !local.Exists(filepath.Join(m.Dir, espFile)) {
-		o.Missing = append(o.Missing, partBoot)
+		o.Missing = append(o.Missing, local.PartBoot)
 	}
 	o.Complete = len(o.Missing) == 0
 	c, err := b.wanted(ctx, m)
@@ -144,14 +132,14 @@ func (b *Backend) Observe(ctx context.Context, m *deploy.Machine) (*deploy.Obser
 		return nil, err
 	}
 	if c.network == networkHostonly && c.adapter == "" {
-		o.Missing = append(o.Missing, partNetwork)
+		o.Missing = append(o.Missing, local.PartNetwork)
 		if !local.Exists(networkDevice) {
 			o.Problems = append(o.Problems, noNetwork)
 		}
 	}
 	if v.registered && v.inaccessible == "" {
 		if remove, add := ruleChanges(v.info.rules(), c.rules); len(remove)+len(add) > 0 {
-			o.Missing = append(o.Missing, partForwards)
+			o.Missing = append(o.Missing, local.PartForwards)
 		}
 		o.Drift = c.drift(v.info)
 	}
@@ -180,10 +168,10 @@ func (b *Backend) observeInfo(ctx context.Context, m *deploy.Machine, v *machine
 	}
 	at := v.info[portKey(portRoot)]
 	if at == "" || at == "none" {
-		o.Missing = append(o.Missing, partConfig)
+		o.Missing = append(o.Missing, local.PartConfig)
 		at = filepath.Join(m.Dir, rootFile)
 	} else if v.info[portKey(portESP)] != filepath.Join(m.Dir, espFile) && len(v.snapshots()) == 0 {
-		o.Missing = append(o.Missing, partConfig)
+		o.Missing = append(o.Missing, local.PartConfig)
 	}
 	if local.Exists(filepath.Join(m.Dir, rootFile+makingSuffix)) {
 		return nil // half a disk tells nothing

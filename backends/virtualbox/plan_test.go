@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"tool/backends/local"
 	"tool/core/machines/deploy"
 )
 
@@ -51,16 +52,16 @@ func TestPlan(t *testing.T) {
 		{"crashed", nil, with(func(o *deploy.Observed) { o.State = deploy.StateCrashed }), "stop start"},
 		{"more memory", func(m *deploy.Machine) { m.Hardware.Memory = 1024 }, with(func(*deploy.Observed) {}), "stop configure start"},
 		{"a larger disk", func(m *deploy.Machine) { m.Hardware.Disk = 8192 }, with(func(*deploy.Observed) {}), "stop resize configure start"},
-		{"other ports", nil, with(func(o *deploy.Observed) { o.Missing = []string{partForwards} }), "forward"},
-		{"other ports of one that is paused", nil, with(func(o *deploy.Observed) { o.State, o.Missing = deploy.StatePaused, []string{partForwards} }), "forward resume"},
+		{"other ports", nil, with(func(o *deploy.Observed) { o.Missing = []string{local.PartForwards} }), "forward"},
+		{"other ports of one that is paused", nil, with(func(o *deploy.Observed) { o.State, o.Missing = deploy.StatePaused, []string{local.PartForwards} }), "forward resume"},
 		{"changed by hand", nil, with(func(o *deploy.Observed) { o.Drift = []string{"console: elsewhere"} }), "stop configure start"},
 		{"forgotten by VirtualBox", func(m *deploy.Machine) { m.Seed = "" }, with(func(o *deploy.Observed) {
-			o.State, o.Missing, o.Hardware = deploy.StateStopped, []string{partConfig}, deploy.Hardware{}
+			o.State, o.Missing, o.Hardware = deploy.StateStopped, []string{local.PartConfig}, deploy.Hardware{}
 		}), "configure start"},
-		{"without its disk", nil, with(func(o *deploy.Observed) { o.Missing, o.Hardware.Disk = []string{partDisk}, 0 }), "stop disk seed configure start"},
+		{"without its disk", nil, with(func(o *deploy.Observed) { o.Missing, o.Hardware.Disk = []string{local.PartDisk}, 0 }), "stop disk seed configure start"},
 		{"a smaller disk", func(m *deploy.Machine) { m.Hardware.Disk = 1024 }, with(func(*deploy.Observed) {}), "its disk has 4096 MiB and cannot be made smaller (1024 MiB): destroy it to have it made anew"},
 		{"in the way", nil, with(func(o *deploy.Observed) { o.Problems = []string{"well", blocker + "a stone"} }), "a stone"},
-		{"no image", func(m *deploy.Machine) { m.Root = "" }, &deploy.Observed{State: deploy.StateMissing}, "it cannot be made without a base image: is deploy.disk_tools set in tool.toml, and does the machine have a kernel with an init?"},
+		{"no image", func(m *deploy.Machine) { m.Root = "" }, &deploy.Observed{State: deploy.StateMissing}, "it cannot be made without a base image: that takes deploy.disk_tools in tool.toml, and a kernel with an init in the machine"},
 		{"too many processors", func(m *deploy.Machine) { m.Hardware.CPUs = 65 }, with(func(*deploy.Observed) {}), "65 processors are not possible: VirtualBox gives 1 to 64"},
 		{"no MAC", func(m *deploy.Machine) { m.ClusterMAC = "52:54" }, with(func(*deploy.Observed) {}), `"5254" is not a MAC address`},
 	} {
