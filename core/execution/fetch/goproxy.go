@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -42,10 +43,7 @@ func HostGoEnv() GoEnv {
 // settings, $GOROOT/go.env, or what the go command itself says. "direct" and
 // "off" are left out: modules are only ever taken from a proxy, as zips.
 func GoProxies(ctx context.Context, e GoEnv, explicit []string) ([]string, error) {
-	out := append([]string(nil), explicit...)
-	for _, p := range splitProxies(e.goproxy(ctx)) {
-		out = append(out, p)
-	}
+	out := append(slices.Clone(explicit), splitProxies(e.goproxy(ctx))...)
 	if len(out) == 0 {
 		return nil, errors.New("no Go module proxy is known: set GOPROXY, or add to tool.toml:\n\n\t[mirrors]\n\tgo = [\"https://PROXY\"]")
 	}

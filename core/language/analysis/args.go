@@ -147,16 +147,16 @@ func (a *Args) add(_ *starlark.Thread, args starlark.Tuple, kwargs []starlark.Tu
 // sequence is what add_all and add_joined share: the pipeline map_each →
 // format_each → uniquify over the values, trees left to the execution.
 type sequence struct {
-	mapEach        starlark.Callable
-	formatEach     string
-	uniquify       bool
-	omitIfEmpty    bool
-	expand         bool
-	values         starlark.Value
-	words          []action.Arg
-	seen           map[string]bool
-	allowClosure   bool
-	before, joined string
+	mapEach      starlark.Callable
+	formatEach   string
+	uniquify     bool
+	omitIfEmpty  bool
+	expand       bool
+	values       starlark.Value
+	words        []action.Arg
+	seen         map[string]bool
+	allowClosure bool
+	before       string
 }
 
 func (q *sequence) run(thread *starlark.Thread) error {

@@ -105,17 +105,6 @@ func (p *Pass) with(actions ...system.Action) []*UnitProgress {
 	return out
 }
 
-// Failure is one thing that made a switch fail.
-type Failure struct {
-	Unit    string          `json:"unit,omitempty"`
-	Label   string          `json:"label,omitempty"`   // of the service
-	What    string          `json:"what"`              // "port 2181 accepts no connection after 120 s"
-	Result  string          `json:"result,omitempty"`  // systemd's: exit-code, timeout, …
-	Exit    string          `json:"exit,omitempty"`    // of the unit's main process
-	Journal []string        `json:"journal,omitempty"` // its last lines since the switch began
-	Reasons []system.Reason `json:"reasons,omitempty"` // what had changed the unit
-}
-
 // SwitchStatus is a switch, under way or ended: what is kept in switch.json.
 type SwitchStatus struct {
 	SwitchRequest
