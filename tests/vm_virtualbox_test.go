@@ -3,6 +3,7 @@ package tests
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -10,40 +11,64 @@ import (
 	"tool/backends/virtualbox/vboxtest"
 )
 
-// The machine that TestVirtualBoxBoot starts. It is alone, since without the
-// kernel driver VirtualBox has no network but NAT; and its kernel and systemd are
-// told that the processor is slow.
-const soloBuild = `
+// slow is what a machine is told that VirtualBox interprets: it is alone, since
+// without the kernel driver there is no network but NAT, and its processor is slow.
+const slow = `
+SLOW = {
+    "backends": {"virtualbox": ["network=none"]},
+    "kernel_args": ["mitigations=off", "nokaslr", "nowatchdog", "random.trust_cpu=on", "systemd.default_timeout_start_sec=7200", "systemd.default_device_timeout_sec=7200"],
+}
+`
+
+// soloBuild is the smallest machine that there is.
+const soloBuild = slow + `
 machine(
     name = "solo",
     memory = 512,
     disk = 2048,
     kernel = "//packages:kernel",
-    kernel_args = ["mitigations=off", "nokaslr", "nowatchdog", "random.trust_cpu=on", "systemd.default_timeout_start_sec=7200", "systemd.default_device_timeout_sec=7200"],
     packages = ["//packages:base"],
     services = [":greet", ":sshd"],
-    backends = {"virtualbox": ["network=none"]},
+    **SLOW
 )
-
 deployment(name = "lone", description = "One machine under VirtualBox", backend = "virtualbox", machines = ["solo"])
+`
+
+// slaveBuild is a slave of the example, with a service more to change.
+const slaveBuild = slow + `
+docker_images(name = "images", images = ["//demo:nginx"])
+node("mesos-slave-0", memory = 2048, services = [":images", ":greet"], **SLOW)
+deployment(name = "lone", description = "A slave under VirtualBox", backend = "virtualbox", machines = ["mesos-slave-0"])
+`
+
+const slaveLoads = `
+load("@rules//services:docker.star", "docker_images")
+load("//cluster:cluster.star", "node")
 `
 
 // TestVirtualBoxBoot deploys a machine with a real VirtualBox, which interprets
 // its instructions: from the image that deploy makes it starts, is reached, goes
 // to a second generation and back. It takes an idle core for an hour or more.
-func TestVirtualBoxBoot(t *testing.T) {
-	h, f, step := underVirtualBox(t)
+func TestVirtualBoxBoot(t *testing.T) { testVirtualBox(t, "solo", vmBuild+soloBuild) }
+
+// TestVirtualBoxExample does the same with a slave of the example, and takes longer.
+func TestVirtualBoxExample(t *testing.T) {
+	testVirtualBox(t, "mesos-slave-0", slaveLoads+vmBuild+slaveBuild)
+}
+
+func testVirtualBox(t *testing.T, machine, build string) {
+	h, f, step := underVirtualBox(t, machine, build)
 	before := known(t, h)
 	deploy := []string{"deploy", "//vm:lone"}
-	step("from nothing", deploy, "create with virtualbox, 512 MiB", "generation 1, 1 of 1 machines confirmed")
+	step("from nothing", deploy, "create with virtualbox", "generation 1, 1 of 1 machines confirmed")
 	greets := func(want string) {
 		t.Helper()
-		if got := f.ssh(t, "solo", "cat /run/greeted"); got != want {
+		if got := f.ssh(t, machine, "cat /run/greeted"); got != want {
 			t.Errorf("it greets with %q, want %q", got, want)
 		}
 	}
 	greets("hello")
-	if got := f.ssh(t, "solo", "test -d /sys/firmware/efi && cat /sys/class/dmi/id/product_name && ls /sys/class/block"); !strings.Contains(got, "VirtualBox") || !strings.Contains(got, "nvme0n2") {
+	if got := f.ssh(t, machine, "test -d /sys/firmware/efi && cat /sys/class/dmi/id/product_name && ls /sys/class/block"); !strings.Contains(got, "VirtualBox") || !strings.Contains(got, "nvme0n2") {
 		t.Errorf("it says of itself: %s", got)
 	}
 	step("nothing to do", deploy, "nothing to do, 1 machine is up to date with generation 1")
@@ -69,8 +94,8 @@ func TestVirtualBoxBoot(t *testing.T) {
 	if out, err := h.Manage("showvminfo", d.Machines[0].ID, "--machinereadable"); err != nil || !strings.Contains(out, `VMState="running"`) {
 		t.Errorf("%v: %s", err, out)
 	}
-	step("console", []string{"console", "solo"}, "tool: starting /sbin/init")
-	step("export", []string{"export"}, `"privateIpv4"`)
+	step("console", []string{"console", machine}, "tool: starting /sbin/init")
+	step("export", []string{"export"}, `"resourceId": "`+d.Machines[0].ID+`"`)
 	step("snapshot", []string{"snapshot", "take", "first"})
 	step("snapshots", []string{"snapshot", "list"}, "first")
 	step("destroy", []string{"destroy", "--yes"})
@@ -82,7 +107,7 @@ func TestVirtualBoxBoot(t *testing.T) {
 // TestVirtualBoxPower stops, starts and restarts such a machine, and destroys it
 // while it runs. It takes as long again.
 func TestVirtualBoxPower(t *testing.T) {
-	h, f, step := underVirtualBox(t)
+	h, f, step := underVirtualBox(t, "solo", vmBuild+soloBuild)
 	before := known(t, h)
 	boot := func() string {
 		t.Helper()
@@ -109,9 +134,9 @@ func TestVirtualBoxPower(t *testing.T) {
 	}
 }
 
-// underVirtualBox is a real VirtualBox, a fleet of the machine solo, and what runs
-// the program and logs what it printed.
-func underVirtualBox(t *testing.T) (*vboxtest.Host, *fleet, func(what string, args []string, texts ...string) *ran) {
+// underVirtualBox is a real VirtualBox, a workspace whose package vm is build, and
+// what runs the program and logs what it printed.
+func underVirtualBox(t *testing.T, machine, build string) (*vboxtest.Host, *fleet, func(what string, args []string, texts ...string) *ran) {
 	t.Helper()
 	if os.Getenv("TOOL_TEST_VBOX_BOOT") == "" {
 		t.Skip("SKIPPED: set TOOL_TEST_VBOX_BOOT=1 to start a machine under VirtualBox; give it -timeout=6h")
@@ -120,7 +145,11 @@ func underVirtualBox(t *testing.T) (*vboxtest.Host, *fleet, func(what string, ar
 	t.Setenv("TOOL_VBOXMANAGE", h.Program)
 	t.Setenv("TOOL_VBOXDRV", h.Driver)
 	f := newFleet(t)
-	f.write(t, "vm/BUILD.star", []byte(vmBuild+soloBuild))
+	f.machines = []string{machine}
+	f.write(t, "vm/BUILD.star", []byte(build))
+	for _, name := range []string{"cluster/cluster.star", "demo/BUILD.star", "demo/index.html", "demo/nginx.conf"} {
+		copyFile(t, filepath.Join("../workspace", name), filepath.Join(f.work, "workspace", name))
+	}
 	f.need(t, "--output_groups=+images_uefi", "//vm:lone")
 	return h, f, func(what string, args []string, texts ...string) *ran {
 		t.Helper()
