@@ -14,10 +14,8 @@ import (
 // slow is what a machine is told that VirtualBox interprets: it is alone, since
 // without the kernel driver there is no network but NAT, and its processor is slow.
 const slow = `
-SLOW = {
-    "backends": {"virtualbox": ["network=none"]},
-    "kernel_args": ["mitigations=off", "nokaslr", "nowatchdog", "random.trust_cpu=on", "systemd.default_timeout_start_sec=7200", "systemd.default_device_timeout_sec=7200"],
-}
+ALONE = {"virtualbox": ["network=none"]}
+SLOW = ["mitigations=off", "nokaslr", "nowatchdog", "random.trust_cpu=on", "systemd.default_timeout_start_sec=7200", "systemd.default_device_timeout_sec=7200"]
 `
 
 // soloBuild is the smallest machine that there is.
@@ -29,7 +27,8 @@ machine(
     kernel = "//packages:kernel",
     packages = ["//packages:base"],
     services = [":greet", ":sshd"],
-    **SLOW
+    backends = ALONE,
+    kernel_args = SLOW,
 )
 deployment(name = "lone", description = "One machine under VirtualBox", backend = "virtualbox", machines = ["solo"])
 `
@@ -37,7 +36,7 @@ deployment(name = "lone", description = "One machine under VirtualBox", backend 
 // slaveBuild is a slave of the example, with a service more to change.
 const slaveBuild = slow + `
 docker_images(name = "images", images = ["//demo:nginx"])
-node("mesos-slave-0", memory = 2048, services = [":images", ":greet"], **SLOW)
+node("mesos-slave-0", memory = 2048, services = [":images", ":greet"], backends = ALONE, kernel_args = SLOW)
 deployment(name = "lone", description = "A slave under VirtualBox", backend = "virtualbox", machines = ["mesos-slave-0"])
 `
 
@@ -150,6 +149,7 @@ func underVirtualBox(t *testing.T, machine, build string) (*vboxtest.Host, *flee
 	for _, name := range []string{"cluster/cluster.star", "demo/BUILD.star", "demo/index.html", "demo/nginx.conf"} {
 		copyFile(t, filepath.Join("../workspace", name), filepath.Join(f.work, "workspace", name))
 	}
+	f.write(t, "workspace/cluster/BUILD.star", nil)
 	f.need(t, "--output_groups=+images_uefi", "//vm:lone")
 	return h, f, func(what string, args []string, texts ...string) *ran {
 		t.Helper()
