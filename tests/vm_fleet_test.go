@@ -403,7 +403,7 @@ func (f *fleet) end(t *testing.T) {
 			done()
 		}
 	}
-	if _, err := os.Stat(filepath.Join(f.state, "deployments")); err == nil {
+	if left, err := filepath.Glob(filepath.Join(f.state, "deployments/*")); err != nil || len(left) > 0 {
 		for _, args := range [][]string{{"destroy", "--yes", "--forget"}, {"delete"}} {
 			if r := f.start(t, ctx, args...).end(); r.code != 0 {
 				t.Errorf("cleaning up: %v", r)
