@@ -227,7 +227,7 @@ func (m *Machine) bootInto(ctx context.Context, n int, trial bool, f *facts.Fact
 		return err
 	}
 	began := m.Uptime()
-	// After a loss of power the trees are gone.
+	// A loss of power may have taken its tree.
 	if _, err := m.Store.Realise(ctx, g.Ref); err != nil {
 		return err
 	}

@@ -97,8 +97,11 @@ func Open(root string, sd Systemd) (*Machine, error) {
 	return m, nil
 }
 
-// Close closes the store.
-func (m *Machine) Close() error { return m.Store.Close() }
+// Close makes what was put into the store durable, so that the machine's next
+// start need not check it, and closes the store.
+func (m *Machine) Close() error {
+	return errors.Join(m.Store.CAS().Flush(), m.Store.Close())
+}
 
 func (m *Machine) log(format string, args ...any) {
 	if m.Log != nil {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -244,5 +245,44 @@ func TestNoSpace(t *testing.T) {
 	}
 	if err := r.m.CheckSpace(0); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRunsOn: a machine that nobody prepared for its start, for its own system
+// did that, runs from the active generation while the store is checked.
+func TestRunsOn(t *testing.T) {
+	r := newRig(t)
+	r.first(r.system(map[string]string{"a.service": "a"}, nil, nil))
+	const unit = "usr/lib/systemd/system/a.service"
+	tree, err := filepath.EvalSymlinks(r.m.path("tool/current"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	powerLoss := func() {
+		t.Helper()
+		if err := os.WriteFile(r.m.path("tool/dirty/another-boot.X"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r.open()
+		if !r.m.Store.CAS().Recovered() {
+			t.Fatal("the store was not checked")
+		}
+	}
+	powerLoss()
+	if _, err := os.Stat(r.m.path(unit)); err != nil {
+		t.Errorf("what the machine runs from went away: %v", err)
+	}
+	if out, err := exec.Command("chmod", "-R", "u+w", tree).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := os.RemoveAll(filepath.Join(tree, unit)); err != nil {
+		t.Fatal(err)
+	}
+	powerLoss()
+	if err := r.m.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(r.m.path(unit)); err != nil {
+		t.Errorf("what was lost did not come back: %v", err)
 	}
 }

@@ -73,7 +73,29 @@ func (m *Machine) bootedTrial(n int) error {
 }
 
 // Settle goes on with the switch that this start of the machine is part of.
-func (m *Machine) Settle(ctx context.Context) error { return m.RunSwitch(ctx, -1) }
+//
+// Where the machine's own system started it, nobody has seen to it yet that the
+// active generation is whole: a loss of power may have taken it.
+func (m *Machine) Settle(ctx context.Context) error {
+	if err := m.keepActive(ctx); err != nil {
+		m.log("the active generation is not whole: %v", err)
+	}
+	return m.RunSwitch(ctx, -1)
+}
+
+// keepActive lays the active generation out where it is not.
+func (m *Machine) keepActive(ctx context.Context) error {
+	n, err := m.Pointer(Active)
+	if err != nil || n == 0 {
+		return err
+	}
+	g, err := m.Generation(n)
+	if err != nil {
+		return err
+	}
+	_, err = m.Store.Realise(ctx, g.Ref)
+	return err
+}
 
 // Rollback switches to generation n without a controller: it is confirmed once
 // its units are well. n of -1 means the newest one before the active that was

@@ -233,8 +233,8 @@ func (s *Store) recoverPower(check func(*Store) error) error {
 	if err := s.recheck(since.Add(-clockSlack)); err != nil {
 		return fmt.Errorf("check the blobs after a loss of power: %w", err)
 	}
-	if err := s.dropTrees(); err != nil {
-		return fmt.Errorf("drop the trees after a loss of power: %w", err)
+	if err := s.recheckTrees(); err != nil {
+		return fmt.Errorf("check the trees after a loss of power: %w", err)
 	}
 	if check != nil {
 		if err := check(s); err != nil {
@@ -289,6 +289,13 @@ func (s *Store) recheck(since time.Time) error {
 	return err
 }
 
-func (s *Store) dropTrees() error {
-	return s.EachTree(func(d digest.Digest, _ time.Time) error { return s.RemoveTree(d) })
+// recheckTrees removes the trees that are not whole; files of removed blobs are
+// hashed. Whole ones stay, for the machine may run from one.
+func (s *Store) recheckTrees() error {
+	return s.EachTree(func(d digest.Digest, _ time.Time) error {
+		if s.VerifyTree(context.Background(), d) == nil {
+			return nil
+		}
+		return s.RemoveTree(d)
+	})
 }

@@ -9,18 +9,31 @@ import (
 	"testing"
 )
 
-// TestPowerLoss plays a marker of another boot: suspects are hashed, bad ones
-// and the trees go, the rest stays.
+// TestPowerLoss plays a marker of another boot: suspects are hashed, bad ones and
+// the trees that hold them or lack something go, the rest stays.
 func TestPowerLoss(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "s")
 	t.Cleanup(func() { removeAll(dir) })
 	s := openAt(t, dir)
 	good, bad := put(t, s, "good"), put(t, s, "bad")
 	tree := putTree(t, s, map[string]string{"f": "good", "x/y": "!z"})
-	path, err := s.Materialise(t.Context(), tree)
-	if err != nil {
+	if _, err := s.Materialise(t.Context(), tree); err != nil {
 		t.Fatal(err)
 	}
+	var broken []string
+	for _, content := range []map[string]string{{"f": "bad"}, {"f": "good", "gone": "good"}} {
+		p, err := s.Materialise(t.Context(), putTree(t, s, content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		broken = append(broken, p)
+	}
+	lose := func(name string) {
+		if err := errors.Join(os.Chmod(filepath.Dir(name), 0o755), os.Remove(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lose(filepath.Join(broken[1], "gone"))
 	markers := func() []string {
 		names, _ := filepath.Glob(filepath.Join(dir, "dirty", "*"))
 		return names
@@ -50,8 +63,13 @@ func TestPowerLoss(t *testing.T) {
 	if again.Has(bad) || !again.Has(good) {
 		t.Errorf("bad is there: %v, good is there: %v", again.Has(bad), again.Has(good))
 	}
-	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the tree survived: %v", err)
+	if err := again.VerifyTree(t.Context(), tree); err != nil {
+		t.Errorf("a whole tree did not survive: %v", err)
+	}
+	for _, p := range broken {
+		if _, err := os.Lstat(p); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a broken tree survived: %v", err)
+		}
 	}
 	if third := openAt(t, dir); third.Recovered() {
 		t.Error("recovered twice")
