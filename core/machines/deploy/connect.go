@@ -93,7 +93,9 @@ func (s *Session) Link(ctx context.Context, ms *MachineState) (*link.Link, error
 	if err != nil {
 		return nil, err
 	}
-	conn, err := b.Dial(ctx, s.D.machine(ms))
+	m := s.D.machine(ms)
+	s.knowPace(ctx, b, m)
+	conn, err := b.Dial(ctx, m)
 	if err != nil {
 		return nil, err
 	}

@@ -22,12 +22,14 @@ type pace struct {
 // observe looks at a machine and remembers how slow it is.
 func (s *Session) observe(ctx context.Context, b Backend, m *Machine) (*Observed, error) {
 	o, err := b.Observe(ctx, m)
-	if err == nil && o.Patience > 0 {
+	if err == nil {
 		s.pace.mu.Lock()
 		if s.pace.by == nil {
 			s.pace.by = map[string]int{}
 		}
-		s.pace.by[m.Name] = o.Patience
+		if o.Patience > 0 || s.pace.by[m.Name] == 0 { // what is off tells nothing
+			s.pace.by[m.Name] = max(1, o.Patience)
+		}
 		s.pace.mu.Unlock()
 	}
 	return o, err
@@ -38,4 +40,14 @@ func (s *Session) patient(machine string, d time.Duration) time.Duration {
 	s.pace.mu.Lock()
 	defer s.pace.mu.Unlock()
 	return d * time.Duration(max(1, s.pace.by[machine]/usualPatience))
+}
+
+// knowPace sees to it that patient can tell how slow a machine is.
+func (s *Session) knowPace(ctx context.Context, b Backend, m *Machine) {
+	s.pace.mu.Lock()
+	known := s.pace.by[m.Name] > 0
+	s.pace.mu.Unlock()
+	if !known {
+		_, _ = s.observe(ctx, b, m) // who connects next says better what is wrong
+	}
 }
