@@ -207,23 +207,64 @@ func (m *Machine) ownFacts() (*facts.Facts, error) {
 }
 
 // keepOriginal keeps an account file of the machine's own, once. It is a second
-// name of the file: what we write replaces the first.
+// name of the file: what we write replaces the first. Where the machine has none,
+// that is noted: the file that is there later is ours.
 func (m *Machine) keepOriginal(name string) error {
+	if none, err := m.hadNone(name); err != nil || none {
+		return err
+	}
 	dir := m.path(originDir, "etc")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	err := os.Link(m.path("etc", name), filepath.Join(dir, name))
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrExist):
 		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.MkdirAll(m.path(originNone), 0o700); err != nil {
+			return err
+		}
+		return writeFile(m.path(originNone, name), nil, owned{mode: 0o600})
 	}
 	return err
+}
+
+// originNone has an empty file for each account file that the machine had not.
+const originNone = originDir + "/etc-none"
+
+func (m *Machine) hadNone(name string) (bool, error) {
+	_, err := os.Lstat(m.path(originNone, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// removeNone removes account files that the machine had not.
+func (m *Machine) removeNone() error {
+	entries, err := os.ReadDir(m.path(originNone))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := errors.Join(removeIfThere(m.path("etc", e.Name())), removeIfThere(m.path(originNone, e.Name()))); err != nil {
+			return err
+		}
+	}
+	return os.Remove(m.path(originNone))
 }
 
 // keepAccounts puts the machine's own accounts before those of a system. Where
 // both have a name, the machine's own counts, with the members of both.
 func (m *Machine) keepAccounts(a *accounts) error {
 	merge := func(name string, ours *[]string, members int) error {
+		if none, err := m.hadNone(name); err != nil || none {
+			return err
+		}
 		b, err := os.ReadFile(m.path(originDir, "etc", name))
 		if errors.Is(err, fs.ErrNotExist) {
 			b, err = os.ReadFile(m.path("etc", name))
@@ -298,6 +339,9 @@ func (m *Machine) flipToOrigin() error {
 		return err
 	}
 	if err := m.giveBack(m.path(originDir, "etc"), m.path("etc")); err != nil {
+		return err
+	}
+	if err := m.removeNone(); err != nil {
 		return err
 	}
 	return syncDir(m.path("etc"))

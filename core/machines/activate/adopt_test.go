@@ -63,6 +63,9 @@ func TestAdopt(t *testing.T) {
 		if got := read("etc/passwd"); strings.Contains(got, "zk") || !strings.Contains(got, "zsh") {
 			t.Errorf("%s: passwd %q", when, got)
 		}
+		if _, err := os.Lstat(r.m.path("etc/gshadow")); !os.IsNotExist(err) {
+			t.Errorf("%s: it has a gshadow, %v", when, err)
+		}
 		for p, want := range map[string]string{"tool/current": "generation-0", "etc/localtime": "/usr/share/zoneinfo/Europe/Berlin", "etc/systemd/system/mine.service": "/dev/null"} {
 			if target, _ := os.Readlink(r.m.path(p)); target != want {
 				t.Errorf("%s: %s leads to %q, want %s", when, p, target, want)
@@ -104,8 +107,10 @@ func TestAdopt(t *testing.T) {
 		if got := read("etc/shadow"); !strings.Contains(got, "$6$secret") || !strings.Contains(got, "zk:*") {
 			t.Errorf("shadow %q", got)
 		}
-		if s := r.do(SwitchRequest{Generation: 0, Auto: true}); s.Result != ResultConfirmed {
-			t.Fatalf("%s %+v", s, s.Failures)
+		for _, n := range []int{1, 0} { // what is ours stays ours when it is written again
+			if s := r.do(SwitchRequest{Generation: n, Auto: true}); s.Result != ResultConfirmed {
+				t.Fatalf("%s %+v", s, s.Failures)
+			}
 		}
 		original("given back")
 		if r.sd.unit("a.service").active != "inactive" {
