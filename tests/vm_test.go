@@ -80,6 +80,9 @@ func (f *fleet) testCreate(t *testing.T) {
 	if n := len(regexp.MustCompile(`Up / Up-to-date .*qemu`).FindAllString(info, -1)); n != 2 {
 		t.Errorf("%d machines are up to date:\n%s", n, info)
 	}
+	if out := f.must(t, 0, []string{"export"}, `"resourceId": "`).out; strings.Contains(out, `"resourceId": ""`) {
+		t.Errorf("machines without an id:\n%s", out)
+	}
 	f.sound(t)
 	f.greets(t, "hello")
 	for _, m := range f.machines {

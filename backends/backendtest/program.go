@@ -10,6 +10,21 @@ import (
 	"strings"
 )
 
+// BuildError says that what a test needs was not built.
+type BuildError struct {
+	What string
+	Text string // what the program said
+	Err  error
+	// Lacks is set where that is this machine's doing: packages that cannot be
+	// fetched and are not in the store, or no user namespaces. The test then skips.
+	Lacks bool
+}
+
+func (e *BuildError) Error() string { return fmt.Sprintf("%s: %v\n%s", e.What, e.Err, e.Text) }
+
+// Unwrap returns how the program ended.
+func (e *BuildError) Unwrap() error { return e.Err }
+
 // Program returns the program at $TOOL_BINARY, or builds one in dir: tests have
 // what they need from pinned packages through tool itself.
 func Program(dir string) (string, error) {
@@ -18,10 +33,13 @@ func Program(dir string) (string, error) {
 	}
 	program := filepath.Join(dir, "tool")
 	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", program, "tool/cmd/tool").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the program: %w\n%s", err, out)
+		return "", &BuildError{What: "building the program", Text: string(out), Err: err}
 	}
 	return program, nil
 }
+
+// exitEnvironment is tool's exit code for what is the machine's fault.
+const exitEnvironment = 36
 
 // Build lets the program build in a workspace and returns the paths of all
 // outputs. Args are a target, and flags of `tool build`.
@@ -33,7 +51,9 @@ func Build(program, workspace string, args ...string) ([]string, error) {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("tool %s: %w\n%s", strings.Join(args, " "), err, stderr.String())
+		text := stderr.String()
+		lacks := strings.Contains(text, " failed: fetch ") || cmd.ProcessState.ExitCode() == exitEnvironment && strings.Contains(text, "namespaces")
+		return nil, &BuildError{What: "tool " + strings.Join(args, " "), Text: text, Err: err, Lacks: lacks}
 	}
 	var result struct {
 		Targets []struct {

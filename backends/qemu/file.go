@@ -7,9 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"tool/backends/local"
 
 	"golang.org/x/sys/unix"
+
+	"tool/backends/local"
 )
 
 // Names in a machine's folder.

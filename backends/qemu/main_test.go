@@ -2,6 +2,7 @@ package qemu_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,9 +43,13 @@ func need(t *testing.T) *built {
 		t.Skip("SKIPPED: -short runs no virtual machines")
 	}
 	b, err := shared()
-	if err != nil {
+	var lack *backendtest.BuildError
+	if errors.As(err, &lack) && lack.Lacks {
 		t.Log(err)
 		t.Skip("SKIPPED: the emulator cannot be built here")
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	return b
 }

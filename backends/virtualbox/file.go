@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
 	"tool/backends/local"
 	"tool/core/machines/deploy"
 )

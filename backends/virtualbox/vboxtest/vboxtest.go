@@ -86,6 +86,10 @@ func New(t *testing.T) *Host {
 		t.Skip("SKIPPED: -short runs no VirtualBox")
 	}
 	i, err := install()
+	var b *backendtest.BuildError
+	if errors.As(err, &b) && !b.Lacks {
+		t.Fatal(err)
+	}
 	if err != nil {
 		t.Log(err)
 		t.Skip("SKIPPED: there is no VirtualBox to test with: Debian's sid may have moved on from what vboxtest/testdata/debian.lock pins, or the host lacks a program")

@@ -190,13 +190,13 @@ func memoryDir(t *testing.T) string {
 	return dir
 }
 
-// open makes another process of the agent.
+// open makes another process of the agent, as after a kill: nothing is flushed.
 func (r *rig) open() {
 	r.t.Helper()
 	boot := ""
 	if r.m != nil {
 		boot = r.m.bootID
-		r.m.Close()
+		r.m.Store.Close()
 	}
 	m, err := Open(r.sd.root, r.sd)
 	if err != nil {

@@ -3,6 +3,7 @@ package debian
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -72,6 +73,24 @@ func TestDidYouMean(t *testing.T) {
 	}{{"abc", "abc", 0}, {"abc", "abd", 1}, {"abc", "ab", 1}, {"", "abc", 3}, {"kitten", "sitting", 3}, {"aaaa", "bbbb", 4}} {
 		if got := editDistance(c.a, c.b, 3); got != c.want {
 			t.Errorf("%s %s: got %d, want %d", c.a, c.b, got, c.want)
+		}
+	}
+}
+
+// TestHostTakesStale asks the host's apt under settings of our own.
+func TestHostTakesStale(t *testing.T) {
+	if _, err := exec.LookPath("apt-config"); err != nil {
+		t.Skip("SKIPPED: there is no apt here")
+	}
+	empty := t.TempDir()
+	for setting, want := range map[string]bool{"": false, "Acquire::Check-Valid-Until \"true\";": false, "Acquire::Check-Valid-Until \"no\";": true, "Acquire::Check-Valid-Until \"false\";": true} {
+		conf := filepath.Join(t.TempDir(), "apt.conf")
+		if err := os.WriteFile(conf, fmt.Appendf(nil, "Dir::Etc %q;\n%s\n", empty, setting), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("APT_CONFIG", conf)
+		if got := HostTakesStale(t.Context()); got != want {
+			t.Errorf("%q: %v", setting, got)
 		}
 	}
 }
