@@ -12,6 +12,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
+
 	"tool/backends/local"
 )
 
@@ -177,13 +180,14 @@ func call(ctx context.Context, limit time.Duration, path string, args []string) 
 	return out, &callError{args: args, text: said, err: runErr}
 }
 
-// scratch returns a file without a name.
+// scratch returns a file in memory: on a full disk what VBoxManage says would be
+// lost, and a machine could not even be destroyed to make room.
 func scratch() (*os.File, error) {
-	f, err := os.CreateTemp("", "tool-vboxmanage-")
+	fd, err := unix.MemfdCreate("vboxmanage", unix.MFD_CLOEXEC)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("a file in memory for what VBoxManage says: %w", err)
 	}
-	return f, os.Remove(f.Name())
+	return os.NewFile(uintptr(fd), "vboxmanage"), nil
 }
 
 func text(f *os.File) (string, error) {

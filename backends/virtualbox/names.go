@@ -59,6 +59,11 @@ func nameOf(m *deploy.Machine) string {
 // folderOf is VirtualBox's folder of the machine.
 func folderOf(m *deploy.Machine) string { return filepath.Join(m.Dir, nameOf(m)) }
 
+// variablesOf is VirtualBox's file of the firmware's variables.
+func variablesOf(m *deploy.Machine) string {
+	return filepath.Join(folderOf(m), nameOf(m)+".nvram")
+}
+
 // settingsOf is VirtualBox's file of the machine's settings.
 func settingsOf(m *deploy.Machine) string {
 	return filepath.Join(folderOf(m), nameOf(m)+".vbox")

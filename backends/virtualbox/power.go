@@ -58,7 +58,7 @@ func (b *Backend) start(ctx context.Context, m *deploy.Machine) error {
 	if err := local.WriteFile(running, nil); err != nil {
 		return err
 	}
-	_, startErr := b.m.runFor(ctx, startTimeout, "startvm", idOf(m), "--type", "headless")
+	startErr := b.startVM(ctx, m)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -82,6 +82,24 @@ func (b *Backend) start(ctx context.Context, m *deploy.Machine) error {
 		}
 	}
 	return err
+}
+
+// startVM lets VirtualBox start the machine. The firmware's variables are worth
+// nothing that the EFI system partition does not say again; where a full disk or a
+// loss of power has damaged them, the machine starts with new ones.
+func (b *Backend) startVM(ctx context.Context, m *deploy.Machine) error {
+	start := func() error {
+		_, err := b.m.runFor(ctx, startTimeout, "startvm", idOf(m), "--type", "headless")
+		return err
+	}
+	err := start()
+	if !says(err, "NVRAM store") {
+		return err
+	}
+	if rerr := local.Remove(variablesOf(m)); rerr != nil {
+		return errors.Join(err, rerr)
+	}
+	return start()
 }
 
 // await waits until the machine is as wanted. With once it looks only once, for

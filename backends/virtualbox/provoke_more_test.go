@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +34,22 @@ func testTaken(t *testing.T, w *world) {
 	w.manage("unregistervm", "other")
 	_, _ = w.h.Manage("closemedium", "disk", disk)
 	w.reach(deploy.Running)
+}
+
+// testVariables damages the file of the firmware's variables, as a full disk does.
+func testVariables(t *testing.T, w *world) {
+	for _, size := range []int64{0, 1000, 100000} {
+		w.reach(deploy.Running)
+		w.reach(deploy.Stopped)
+		files, err := filepath.Glob(filepath.Join(w.m.Dir, "*", "*.nvram"))
+		if err != nil || len(files) != 1 {
+			t.Fatalf("the firmware's variables: %v, %v", files, err)
+		}
+		if err := os.Truncate(files[0], size); err != nil {
+			t.Fatal(err)
+		}
+		w.reach(deploy.Running)
+	}
 }
 
 func testPorts(t *testing.T, w *world) {

@@ -137,6 +137,7 @@ func TestProvoked(t *testing.T) {
 		{"Half", testHalf},
 		{"Locked", testLocked},
 		{"Taken", testTaken},
+		{"Variables", testVariables},
 		{"Ports", testPorts},
 		{"Networks", testNetworks},
 		{"Snapshots", testSnapshots},
