@@ -66,6 +66,10 @@ func (i *installed) make() error {
 		return err
 	}
 	i.dir = dir
+	// An ordinary user's PATH has no chroot. What is run inherits this.
+	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
+		return err
+	}
 	for _, p := range []string{"gcc", "unshare", "nsenter", "mount", "chroot"} {
 		if _, err := exec.LookPath(p); err != nil {
 			return err
@@ -180,7 +184,7 @@ func (h *Host) script(root string, pid int) string {
 		user = " --user --preserve-credentials"
 	}
 	return fmt.Sprintf(`#!/bin/sh
-export %s
+export %s PATH="$PATH:/usr/sbin:/sbin"
 vbox="nsenter --mount%s -t %d chroot %s /usr/lib/virtualbox/VBoxManage"
 if [ "$1" = startvm ]; then $vbox modifyvm "$2" --vm-execution-engine recompiler 2>/dev/null || :; fi
 exec $vbox "$@"
