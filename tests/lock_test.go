@@ -93,7 +93,11 @@ func TestLock(t *testing.T) {
 	})
 	expect(1, "", "error: debian.lock: package set set: indexes of fake/main: $URL/dists/fake/main/binary-amd64/Packages: got SHA256/1384, InRelease promises SHA256/1384\n", "--refresh")
 	a.set(func() { a.break_ = nil; a.headers = "Valid-Until: Thu, 01 Jan 2026 00:00:00 UTC\n" })
-	expect(1, "", "error: debian.lock: package set set: indexes of fake/main: $URL/dists/fake/InRelease: it was valid until 2026-01-01T00:00:00Z: the mirror is out of date, or this machine's clock is wrong\n", "--refresh")
+	expect(1, "", "error: debian.lock: package set set: indexes of fake/main: $URL/dists/fake/InRelease: it was valid until 2026-01-01T00:00:00Z: the mirror is out of date, or this machine's clock is wrong; where a mirror stands still on purpose, give its source Check-Valid-Until: no\n", "--refresh")
+	// Whose apt takes it takes it here too.
+	p.write("apt/apt.conf.d/stale", "Acquire::Check-Valid-Until \"false\";\n")
+	expect(1, "~ hello 1.1 → 1.2\n- libhello 1.1\ndebian.lock: 1 Debian packages, 0 Go modules, not up to date\n", stale, "--check", "--refresh")
+	p.write("apt/apt.conf.d/stale", "")
 	a.set(func() { a.headers = "" })
 	if p.read("debian.lock") != second {
 		t.Error("the lock changed although the archive could not be trusted")
