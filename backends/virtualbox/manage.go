@@ -75,21 +75,38 @@ func says(err error, text string) bool {
 
 // Codes by which VBoxManage tells what is wrong; its texts change more often.
 const (
-	codeNotFound = "0x80bb0001" // VBOX_E_OBJECT_NOT_FOUND
-	codeBusy     = "0x80bb0007" // VBOX_E_INVALID_OBJECT_STATE: somebody has it locked
-	codeVM       = "0x80bb0003" // VBOX_E_VM_ERROR
-	codeDenied   = "0x80070005" // E_ACCESSDENIED: the machine is inaccessible
+	codeNotFound   = "0x80bb0001" // VBOX_E_OBJECT_NOT_FOUND
+	codeBusy       = "0x80bb0007" // VBOX_E_INVALID_OBJECT_STATE: somebody has it locked
+	codeVM         = "0x80bb0003" // VBOX_E_VM_ERROR
+	codeDenied     = "0x80070005" // E_ACCESSDENIED: the machine is inaccessible
+	codeUnexpected = "0x8000ffff" // NS_ERROR_UNEXPECTED
 )
 
 // busy reports whether a call failed only because of another one at the same
-// time: a lock, a machine's process that has just ended, a server that several
-// calls at once tried to start.
+// time: a lock, a lock that both shared until the other let it go, a machine's
+// process that has just ended, a server that several calls at once tried to start.
 func busy(err error) bool {
-	return says(err, codeBusy) && says(err, "lock") ||
+	return says(err, codeBusy) && says(err, "lock") || says(err, "Please retry the operation later") ||
 		says(err, codeVM) && says(err, "direct session") ||
 		says(err, "was unlocked unexpectedly while attempting to") || says(err, "Failed to assign the machine to the session") ||
 		says(err, "COM server is not running") ||
-		says(err, "NS_ERROR_CALL_FAILED") || says(err, "The object is not ready") && says(err, "0x8000ffff")
+		says(err, "NS_ERROR_CALL_FAILED") ||
+		says(err, "The session is not locked") ||
+		// A machine whose settings cannot be read is a MachineWrap that is not ready.
+		says(err, "The object is not ready") && (says(err, codeUnexpected) || says(err, "component SessionMachine"))
+}
+
+// repeatable reports whether a call does no more when it is made twice, so that
+// it may be repeated whatever became of it.
+func repeatable(args []string) bool {
+	return args[0] == "list" || args[0] == "showvminfo" || args[0] == "showmediuminfo" || args[0] == "setextradata"
+}
+
+// crashed reports whether VBoxManage ended by a fault of its own: one showvminfo
+// in some thousands does while others lock and unlock the machine.
+func crashed(err error) bool {
+	var e *exec.ExitError
+	return errors.As(err, &e) && e.Sys().(syscall.WaitStatus).Signaled()
 }
 
 // run calls VBoxManage and returns what it writes to stdout. It is repeated
@@ -109,7 +126,7 @@ func (g *manager) runFor(ctx context.Context, limit time.Duration, args ...strin
 	end := time.Now().Add(busyTimeout)
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 3*time.Second) {
 		out, err := call(ctx, limit, path, args)
-		if err == nil || !busy(err) {
+		if err == nil || !busy(err) && !(repeatable(args) && crashed(err)) {
 			return out, err
 		}
 		if time.Now().After(end) {

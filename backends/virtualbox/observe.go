@@ -82,7 +82,7 @@ func (b *Backend) lookOnce(ctx context.Context, m *deploy.Machine) (*machine, er
 		return v, nil
 	case says(err, codeNotFound):
 		return &machine{info: info{}}, nil
-	case says(err, codeDenied):
+	case says(err, codeDenied) && !busy(err):
 		return &machine{registered: true, inaccessible: "its settings " + settingsOf(m) + " cannot be read", info: info{}}, nil
 	}
 	return nil, err

@@ -184,10 +184,17 @@ func TestBusy(t *testing.T) {
 			t.Errorf("%s is busy: %v, want %v\n%s", name, got, want, stderr)
 		}
 	}
-	// Said by showvminfo while others lock the machine; too rare to capture.
+	// Said by showvminfo and setextradata while others lock the machine.
 	for _, text := range []string{
-		"VBoxManage: error: The machine 'm0' was unlocked unexpectedly while attempting to share its session\n",
-		"VBoxManage: error: Failed to assign the machine to the session (E_ACCESSDENIED)\n",
+		"VBoxManage: error: The machine 'm0' was unlocked unexpectedly while attempting to share its session\n" +
+			"VBoxManage: error: Details: code VBOX_E_INVALID_SESSION_STATE (0x80bb000b), component MachineWrap, interface IMachine, callee nsISupports\n",
+		"VBoxManage: error: Failed to assign the machine to the session (E_ACCESSDENIED)\n" +
+			"VBoxManage: error: Details: code VBOX_E_VM_ERROR (0x80bb0003), component MachineWrap, interface IMachine, callee nsISupports\n",
+		"VBoxManage: error: The object is not ready\n" +
+			"VBoxManage: error: Details: code E_ACCESSDENIED (0x80070005), component SessionMachine, interface IMachine, callee nsISupports\n",
+		"VBoxManage: error: Machine state change is in progress. Please retry the operation later.\n",
+		"VBoxManage: error: The session is not locked (session state: Unlocked)\n" +
+			"VBoxManage: error: Details: code NS_ERROR_UNEXPECTED (0x8000ffff), component SessionWrap, interface ISession, callee nsISupports\n",
 	} {
 		if !busy(&callError{text: text, err: errors.New("exit status 1")}) {
 			t.Errorf("not busy: %s", text)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tool/backends/backendtest"
+	"tool/backends/local"
 	"tool/backends/virtualbox"
 	"tool/backends/virtualbox/vboxtest"
 	"tool/core/machines/deploy"
@@ -308,11 +309,17 @@ func testLocked(t *testing.T, w *world) {
 					return
 				default:
 					_, _ = w.h.Manage("modifyvm", id, "--description", strconv.Itoa(n*1000+i))
+					_, _ = w.h.Manage("setextradata", id, "other", strconv.Itoa(n*1000+i))
 				}
 			}
 		})
 	}
 	for i := range 3 {
+		for range 10 {
+			if err := w.b.Do(context.Background(), w.m, deploy.Step{Kind: local.StepConfigure}); err != nil {
+				t.Error(err)
+			}
+		}
 		w.m.Hardware.Memory = 128 + 16*(i+1)
 		if err := w.tryReach(w.m, deploy.Running); err != nil {
 			t.Error(err)
