@@ -77,15 +77,15 @@ func (s *Session) preview(ctx context.Context, o *Object, opt *Options, conns *C
 // toBeBuilt stands in a plan for what is built before the plan is executed.
 const toBeBuilt = "(built before anything is touched)"
 
-// makings tells what machines that do not run would be made from or started
-// with. One that runs is not told: a new kernel is for its next start, and no
-// reason to start it again.
+// makings tells what machines that do not run, or lack something, would be made
+// from or started with. One that runs well is not told: a new kernel is for its
+// next start, and no reason to start it again.
 func (s *Session) makings(ctx context.Context, o *Object, alloc map[string]*MachineState, seen map[string]*Sight) (map[string]*Machine, error) {
 	out := map[string]*Machine{}
 	for name, ms := range alloc {
 		m := s.D.machine(ms)
 		out[name] = m
-		if ms.Adopted || seen[name].Backend.State == StateRunning {
+		if o := seen[name].Backend; ms.Adopted || o.State == StateRunning && o.Complete {
 			continue
 		}
 		ref := ms.Confirmed

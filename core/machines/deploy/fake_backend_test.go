@@ -126,6 +126,13 @@ func (b *fakeBackend) Plan(m *Machine, o *Observed, g Goal) ([]Step, error) {
 			add("shape", "give it its new hardware")
 		}
 		for _, part := range o.Missing {
+			if part == "seed" && m.Seed == "" && o.Exists {
+				continue // it has taken it in
+			}
+			if running {
+				add("stop", "stop it")
+				running = false
+			}
 			add(part, "make its "+part)
 		}
 		if !running {

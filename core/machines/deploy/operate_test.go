@@ -3,6 +3,7 @@ package deploy
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -123,5 +124,28 @@ func TestInstallAgent(t *testing.T) {
 		if a.AgentSHA256() != sum || m.install == "" {
 			t.Errorf("its agent is %s, want %s", a.AgentSHA256(), sum)
 		}
+	})
+}
+
+// TestMendRunning: a machine that runs and lacks something is planned with what it
+// is made from, so that the plan has the restart that comes of it.
+func TestMendRunning(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		o := f.plain(2, "one")
+		f.deploy(o)
+		f.must(os.Remove(f.backend.machine("m1").seed()))
+		var steps []string
+		for _, s := range f.plan(o).Machine("m1").Steps {
+			steps = append(steps, s.Kind)
+		}
+		if got := strings.Join(steps, " "); got != "stop seed start" {
+			t.Errorf("the plan has the steps %q", got)
+		}
+		f.backend.done()
+		f.deploy(o)
+		if got := strings.Join(f.backend.done(), ", "); got != "m1 seed, m1 start, m1 stop" {
+			t.Errorf("done: %s", got)
+		}
+		f.settled(o, 1)
 	})
 }

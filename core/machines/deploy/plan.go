@@ -88,6 +88,7 @@ type MachinePlan struct {
 	Units        []system.UnitChange    `json:"units,omitempty"`
 	Crosses      []string               `json:"crosses,omitempty"`  // units whose data older programs cannot read afterwards
 	Snapshot     string                 `json:"snapshot,omitempty"` // taken before it switches, because of that
+	Again        bool                   `json:"again,omitempty"`    // it has crossed before and went back: another snapshot is taken, under the next free name
 	Reboot       string                 `json:"reboot,omitempty"`   // why a reboot is needed for all of it to take effect
 }
 

@@ -171,6 +171,8 @@ func planMachine(p *Plan, d *Deployment, want *Desired, om *ObjectMachine, s *Si
 	}
 	if _, ok := b.(Snapshotter); ok && mp.System == SystemSwitch && len(mp.Crosses) > 0 {
 		mp.Snapshot = snapshotBefore(p.Generation)
+		g := d.generation(p.Generation)
+		mp.Again = g != nil && g.State == GenerationConfirmed
 	}
 	return mp, nil
 }

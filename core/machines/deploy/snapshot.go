@@ -112,15 +112,23 @@ func snapshotBefore(generation int) string { return fmt.Sprintf("before-generati
 
 // secure takes the snapshot that the plan has for a machine, just before it
 // switches. One that is there was taken before an earlier attempt, which may have
-// changed the data already: it stays.
+// changed the data already: it stays, and is enough unless that attempt went well
+// and the machine has gone back since.
 func (a *applier) secure(ctx context.Context, ms *MachineState, mp *MachinePlan) error {
 	if mp.Snapshot == "" {
 		return nil
 	}
-	err := a.TakeSnapshot(ctx, ms.Name, Snapshot{Name: mp.Snapshot, Description: "before the data of " + strings.Join(mp.Crosses, ", ") + " is changed to what older programs cannot read"})
-	if errors.Is(err, ErrSnapshotExists) {
-		a.said(ms.Name, "the snapshot %s is there already", mp.Snapshot)
-		return nil
+	what := "before the data of " + strings.Join(mp.Crosses, ", ") + " is changed to what older programs cannot read"
+	name := mp.Snapshot
+	for n := 2; ; n++ {
+		err := a.TakeSnapshot(ctx, ms.Name, Snapshot{Name: name, Description: what})
+		if !errors.Is(err, ErrSnapshotExists) {
+			return err
+		}
+		if !mp.Again {
+			a.said(ms.Name, "the snapshot %s is there already", name)
+			return nil
+		}
+		name = fmt.Sprintf("%s-%d", mp.Snapshot, n)
 	}
-	return err
 }

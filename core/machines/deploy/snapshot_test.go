@@ -119,6 +119,13 @@ func TestSnapshotBeforeEpoch(t *testing.T) {
 		if got := strings.Join(b.names["m0"], ","); got != "before-generation-3,before-generation-4" {
 			t.Errorf("snapshots: %s", got)
 		}
+		// It goes back and crosses once more: what it wrote meanwhile is in no
+		// snapshot yet.
+		f.deploy(of("two", 1), func(o *Options) { o.Generation, o.AllowEpoch = 2, true })
+		f.deploy(three)
+		if got := strings.Join(b.names["m0"], ","); got != "before-generation-3,before-generation-4,before-generation-4-2" {
+			t.Errorf("snapshots: %s", got)
+		}
 		// Without a backend that takes any there are none in the plan.
 		f.session.Backends = map[string]Backend{"fake": f.backend}
 		if m := f.plan(of("four", 3)).Machine("m0"); m.Snapshot != "" || len(m.Crosses) != 1 {
