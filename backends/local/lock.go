@@ -13,11 +13,16 @@ import (
 // Lock lets one step at a time work on a machine. The lock goes with the
 // process that holds it.
 func Lock(ctx context.Context, path string) (unlock func(), err error) {
+	return LockFor(ctx, path, 2*time.Minute)
+}
+
+// LockFor is Lock for work that takes longer: it waits as long as that may take.
+func LockFor(ctx context.Context, path string, limit time.Duration) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	end := time.Now().Add(2 * time.Minute)
+	end := time.Now().Add(limit)
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
@@ -28,7 +33,7 @@ func Lock(ctx context.Context, path string) (unlock func(), err error) {
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		if time.Now().After(end) {
-			err = errors.New("another command has been working on it for two minutes: wait for it or end it")
+			err = fmt.Errorf("another command has been working on it for %s: wait for it or end it", limit)
 		} else if err = Pause(ctx, 50*time.Millisecond); err == nil {
 			continue
 		}

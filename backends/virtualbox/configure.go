@@ -20,6 +20,9 @@ const (
 // configure registers the machine where VirtualBox does not know it, attaches its
 // disks and sets its properties.
 func (b *Backend) configure(ctx context.Context, m *deploy.Machine) error {
+	if err := b.joinNetwork(ctx, m); err != nil {
+		return err
+	}
 	want, err := b.wanted(ctx, m)
 	if err != nil {
 		return err
@@ -82,7 +85,7 @@ func (b *Backend) configure(ctx context.Context, m *deploy.Machine) error {
 // there, or for the first time.
 func (b *Backend) register(ctx context.Context, m *deploy.Machine) error {
 	settings := settingsOf(m)
-	layers, err := filepath.Glob(filepath.Join(folderOf(m), "Snapshots", "*"))
+	layers, err := files(filepath.Join(folderOf(m), "Snapshots"), "", "")
 	if err != nil {
 		return err
 	}
@@ -125,7 +128,12 @@ func (b *Backend) attachDisks(ctx context.Context, m *deploy.Machine, v *machine
 		file string
 	}{{portESP, espFile}, {portRoot, rootFile}, {portSeed, seedFile}} {
 		path := filepath.Join(m.Dir, d.file)
-		if !local.Exists(path) && d.port == portSeed {
+		if d.port == portRoot {
+			var err error
+			if path, err = diskToAttach(m, v); err != nil {
+				return err
+			}
+		} else if !local.Exists(path) && d.port == portSeed {
 			continue
 		}
 		if v.info[portKey(d.port)] == path {
@@ -141,6 +149,23 @@ func (b *Backend) attachDisks(ctx context.Context, m *deploy.Machine, v *machine
 		}
 	}
 	return nil
+}
+
+// diskToAttach returns the machine's disk, which is in VirtualBox's own folder where
+// a deleted snapshot left it there.
+func diskToAttach(m *deploy.Machine, v *machine) (string, error) {
+	path, _ := v.disk(m)
+	if local.Exists(path) {
+		return path, nil
+	}
+	layers, err := layersOf(m)
+	if err != nil {
+		return "", err
+	}
+	if len(layers) != 1 {
+		return "", fmt.Errorf("its disk %s is gone, and which of the %d in %s has its data cannot be told: attach it by hand, or destroy the machine", path, len(layers), filepath.Join(folderOf(m), "Snapshots"))
+	}
+	return layers[0], nil
 }
 
 // attach puts a disk at a port, in the place of the one that is there; "none"
@@ -225,21 +250,30 @@ func (b *Backend) destroy(ctx context.Context, m *deploy.Machine) error {
 	if err := b.closeMedia(ctx, m); err != nil {
 		return err
 	}
+	// Until it has left what it shares, there is something of it to destroy. On a
+	// full disk there may be no room to say so before the rest is gone.
+	leaving := filepath.Join(m.Dir, leavingFile)
+	markErr := local.WriteFile(leaving, nil)
 	entries, err := os.ReadDir(m.Dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() != lockFile {
+		if e.Name() != lockFile && e.Name() != leavingFile {
 			if err := os.RemoveAll(filepath.Join(m.Dir, e.Name())); err != nil {
 				return err
 			}
 		}
 	}
+	if markErr != nil {
+		if err := local.WriteFile(leaving, nil); err != nil {
+			return err
+		}
+	}
 	if err := b.leave(ctx, m); err != nil {
 		return err
 	}
-	return local.Remove(filepath.Join(m.Dir, lockFile))
+	return errors.Join(local.Remove(leaving), local.Remove(filepath.Join(m.Dir, lockFile)))
 }
 
 // leave removes what the machine was the last of its deployment to use.

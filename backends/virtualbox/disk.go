@@ -20,11 +20,13 @@ func (b *Backend) media(ctx context.Context) ([]medium, error) {
 	return parseMedia(out), err
 }
 
+func basesOf(m *deploy.Machine) ([]string, error) { return files(m.NetDir, "base-", ".vdi") }
+
 // openBases lets VirtualBox know the images that disks of the deployment are
 // above: a disk names its parent by a UUID only, which VirtualBox forgets with
 // the last machine that it knows to use it.
 func (b *Backend) openBases(ctx context.Context, m *deploy.Machine) error {
-	bases, err := filepath.Glob(filepath.Join(m.NetDir, "base-*.vdi"))
+	bases, err := basesOf(m)
 	if err != nil {
 		return err
 	}
@@ -114,6 +116,9 @@ func (b *Backend) makeDisk(ctx context.Context, m *deploy.Machine) error {
 	if err != nil {
 		return err
 	}
+	if has, err := hasDisk(m, v); err != nil || has {
+		return err
+	}
 	if n := len(v.snapshots()); n > 0 {
 		return fmt.Errorf("its disk is gone, and its %d snapshots are only what changed since: put %s back, or destroy the machine", n, root)
 	}
@@ -152,16 +157,29 @@ func (b *Backend) makeDisk(ctx context.Context, m *deploy.Machine) error {
 // forgetDisk detaches what is at a port, and lets VirtualBox forget what it knows
 // of a file that is to be made again.
 func (b *Backend) forgetDisk(ctx context.Context, m *deploy.Machine, v *machine, port int, path string) error {
-	if at := v.info[portKey(port)]; at != "" && at != "none" {
-		if err := b.attach(ctx, m, port, "none"); err != nil {
-			return err
-		}
+	if err := b.detach(ctx, m, v, port); err != nil {
+		return err
 	}
 	return b.forgetFile(ctx, path)
 }
 
+func (b *Backend) detach(ctx context.Context, m *deploy.Machine, v *machine, port int) error {
+	if at := v.info[portKey(port)]; at == "" || at == "none" {
+		return nil
+	}
+	return b.attach(ctx, m, port, "none")
+}
+
 // forgetFile removes a disk's file, and lets VirtualBox forget it.
 func (b *Backend) forgetFile(ctx context.Context, path string) error {
+	if err := b.closeFile(ctx, path); err != nil {
+		return err
+	}
+	return local.Remove(path)
+}
+
+// closeFile lets VirtualBox forget a disk, if it knows it.
+func (b *Backend) closeFile(ctx context.Context, path string) error {
 	all, err := b.media(ctx)
 	if err != nil {
 		return err
@@ -173,7 +191,7 @@ func (b *Backend) forgetFile(ctx context.Context, path string) error {
 			}
 		}
 	}
-	return local.Remove(path)
+	return nil
 }
 
 // placeSeed makes the seed disk from the seed that m has. The machine takes it in
@@ -211,32 +229,36 @@ func (b *Backend) resizeDisk(ctx context.Context, m *deploy.Machine) error {
 	if err != nil {
 		return err
 	}
-	if n := len(v.snapshots()); n > 0 {
-		return fmt.Errorf("it has snapshots (%s), and a disk with any cannot grow: delete them first (tool snapshot delete NAME %s)", strings.Join(v.snapshots(), ", "), m.Name)
+	if names := v.snapshots(); len(names) > 0 {
+		return cannotGrow(m, names)
 	}
-	root := filepath.Join(m.Dir, rootFile)
-	have, err := readVDI(root)
+	disk, _ := v.disk(m)
+	have, err := readVDI(disk)
 	if err != nil || have.capacity >= m.Hardware.Disk {
 		return err
 	}
 	if have.parent != [16]byte{} {
-		return b.flatten(ctx, m, v, root)
+		return b.flatten(ctx, m, v, disk)
 	}
-	_, err = b.m.run(ctx, "modifymedium", "disk", root, "--resize", strconv.Itoa(m.Hardware.Disk))
+	_, err = b.m.run(ctx, "modifymedium", "disk", disk, "--resize", strconv.Itoa(m.Hardware.Disk))
 	return err
 }
 
+func cannotGrow(m *deploy.Machine, snapshots []string) error {
+	return fmt.Errorf("it has snapshots (%s), and a disk with any cannot grow: delete them first (tool snapshot delete NAME %s)", strings.Join(snapshots, ", "), m.Name)
+}
+
 // flatten makes the disk one of its own, above nothing, and as large as wanted:
-// see base. It takes the place of the other at once; configure attaches it.
-func (b *Backend) flatten(ctx context.Context, m *deploy.Machine, v *machine, root string) error {
-	grown := filepath.Join(m.Dir, grownFile)
+// see base. It takes the place of root.vdi at once; configure attaches it.
+func (b *Backend) flatten(ctx context.Context, m *deploy.Machine, v *machine, disk string) error {
+	root, grown := filepath.Join(m.Dir, rootFile), filepath.Join(m.Dir, grownFile)
 	if err := b.forgetFile(ctx, grown); err != nil {
 		return err
 	}
 	if err := b.openBases(ctx, m); err != nil {
 		return err
 	}
-	if _, err := b.m.runFor(ctx, longTimeout, "clonemedium", "disk", root, grown, "--format", "VDI"); err != nil {
+	if _, err := b.m.runFor(ctx, longTimeout, "clonemedium", "disk", disk, grown, "--format", "VDI"); err != nil {
 		return err
 	}
 	if _, err := b.m.run(ctx, "modifymedium", "disk", grown, "--resize", strconv.Itoa(m.Hardware.Disk)); err != nil {
@@ -248,21 +270,20 @@ func (b *Backend) flatten(ctx context.Context, m *deploy.Machine, v *machine, ro
 	if err := syncFile(grown); err != nil {
 		return err
 	}
-	if at := v.info[portKey(portRoot)]; at != "" && at != "none" {
-		if err := b.attach(ctx, m, portRoot, "none"); err != nil {
-			return err
-		}
-	}
-	all, err := b.media(ctx)
-	if err != nil {
+	if err := b.closeFile(ctx, grown); err != nil {
 		return err
 	}
-	for _, d := range all {
-		if d.location == root || d.location == grown {
-			if _, err := b.m.run(ctx, "closemedium", "disk", d.id); err != nil {
-				return err
-			}
+	if disk != root { // one without a root.vdi, which must have it before it loses the other
+		if err := os.Rename(grown, root); err != nil {
+			return err
 		}
+		return b.forgetDisk(ctx, m, v, portRoot, disk)
+	}
+	if err := b.detach(ctx, m, v, portRoot); err != nil {
+		return err
+	}
+	if err := b.closeFile(ctx, root); err != nil {
+		return err
 	}
 	return os.Rename(grown, root)
 }
@@ -270,19 +291,16 @@ func (b *Backend) flatten(ctx context.Context, m *deploy.Machine, v *machine, ro
 // removeBases removes the base images that no disk is above any more. The caller
 // has the lock.
 func (b *Backend) removeBases(ctx context.Context, m *deploy.Machine) error {
-	bases, err := filepath.Glob(filepath.Join(m.NetDir, "base-*.vdi"))
+	bases, err := basesOf(m)
 	if err != nil || len(bases) == 0 {
 		return err
 	}
-	disks, err := filepath.Glob(filepath.Join(filepath.Dir(m.Dir), "*", rootFile))
+	disks, err := allDisks(filepath.Dir(m.Dir))
 	if err != nil {
 		return err
 	}
 	used := map[[16]byte]bool{}
 	for _, path := range disks {
-		if local.Exists(path + makingSuffix) {
-			continue // it is made again, with its base image
-		}
 		d, err := readVDI(path)
 		if err != nil {
 			return nil // what it is above cannot be told, so all stay until it is gone
@@ -298,7 +316,7 @@ func (b *Backend) removeBases(ctx context.Context, m *deploy.Machine) error {
 			continue
 		}
 		if i := slices.IndexFunc(all, func(d medium) bool { return d.location == path }); i >= 0 {
-			if _, err := b.m.run(ctx, "closemedium", "disk", all[i].id); err != nil {
+			if err := b.closeTree(ctx, all, all[i].id); err != nil {
 				return err
 			}
 		}
@@ -307,4 +325,51 @@ func (b *Backend) removeBases(ctx context.Context, m *deploy.Machine) error {
 		}
 	}
 	return nil
+}
+
+// closeTree lets VirtualBox forget a disk, and before it those above, whose files
+// are gone: a machine's settings name all disks above its own base image, those of
+// other machines too, and are read again when they may be long destroyed.
+func (b *Backend) closeTree(ctx context.Context, all []medium, id string) error {
+	for _, d := range all {
+		if d.parent == id && !local.Exists(d.location) {
+			if err := b.closeTree(ctx, all, d.id); err != nil {
+				return err
+			}
+		}
+	}
+	_, err := b.m.run(ctx, "closemedium", "disk", id)
+	return err
+}
+
+// allDisks returns the disks of all machines of a deployment, and those that
+// VirtualBox made for snapshots.
+func allDisks(machines string) ([]string, error) {
+	entries, err := os.ReadDir(machines)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		dir := filepath.Join(machines, e.Name())
+		// One that is not finished is made again, with its base image.
+		if root := filepath.Join(dir, rootFile); local.Exists(root) && !local.Exists(root+makingSuffix) {
+			out = append(out, root)
+		}
+		folders, err := files(dir, "", "")
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range folders {
+			if info, err := os.Lstat(f); err != nil || !info.IsDir() {
+				continue
+			}
+			layers, err := files(filepath.Join(f, "Snapshots"), "", ".vdi")
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, layers...)
+		}
+	}
+	return out, nil
 }

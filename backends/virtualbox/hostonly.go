@@ -25,6 +25,9 @@ type hostonly struct {
 	Version int      `json:"version"`
 	Before  []string `json:"before"` // interfaces that there were before ours was made
 	Name    string   `json:"name,omitempty"`
+	Boot    string   `json:"boot"` // of the kernel, when ours was made: none outlives it
+	Address string   `json:"address,omitempty"`
+	Mask    string   `json:"mask,omitempty"`
 }
 
 const hostonlyVersion = 1
@@ -96,6 +99,32 @@ func (h *hostonly) write(dir string) error {
 	return local.WriteJSON(filepath.Join(dir, hostonlyFile), h)
 }
 
+// ours reports whether an interface is the one that was made. In another boot of
+// the host its name may be that of another one: then its address tells.
+func (h *hostonly) ours(i hostInterface, boot string) bool {
+	return h.Name != "" && i.name == h.Name && (h.Boot == boot || i.address == h.Address && i.mask == h.Mask)
+}
+
+// unnamed returns an interface that was made by a command which did not live to
+// write its name down: VirtualBox gives it an address by its name.
+func (h *hostonly) unnamed(all []hostInterface, boot string) string {
+	for _, i := range all {
+		var n byte
+		_, err := fmt.Sscanf(i.name, "vboxnet%d", &n)
+		usual := fmt.Sprintf("192.168.%d.1", 56+n)
+		if h.Boot == boot && !slices.Contains(h.Before, i.name) && (i.address == "" || i.address == "0.0.0.0" || err == nil && i.address == usual) {
+			return i.name
+		}
+	}
+	return ""
+}
+
+// bootID names the kernel's present boot.
+func bootID() (string, error) {
+	b, err := local.ReadFile("/proc/sys/kernel/random/boot_id", 100)
+	return strings.TrimSpace(string(b)), err
+}
+
 // wanted returns what m is to be, with the host's interface where there is one.
 func (b *Backend) wanted(ctx context.Context, m *deploy.Machine) (*config, error) {
 	c := configOf(m)
@@ -150,17 +179,22 @@ func (b *Backend) makeNetwork(ctx context.Context, m *deploy.Machine) error {
 	if err != nil {
 		return err
 	}
-	if h == nil {
-		h = &hostonly{Version: hostonlyVersion}
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	mine := func(i hostInterface) bool { return h.ours(i, boot) }
+	switch {
+	case h == nil, !slices.ContainsFunc(all, mine) && h.Boot != boot:
+		h = &hostonly{Version: hostonlyVersion, Boot: boot}
 		for _, i := range all {
 			h.Before = append(h.Before, i.name)
 		}
 		if err := h.write(m.NetDir); err != nil {
 			return err
 		}
-	}
-	has := func(name string) bool {
-		return slices.ContainsFunc(all, func(i hostInterface) bool { return i.name == name })
+	case !slices.ContainsFunc(all, mine):
+		h.Name = h.unnamed(all, boot)
 	}
 	addr, mask := hostAddress(m.Address)
 	for _, i := range all {
@@ -168,30 +202,40 @@ func (b *Backend) makeNetwork(ctx context.Context, m *deploy.Machine) error {
 			return fmt.Errorf("the interface %s of this host has the address %s already: choose another network (--cidr), or remove it (VBoxManage hostonlyif remove %s)", i.name, addr, i.name)
 		}
 	}
-	if h.Name == "" || !has(h.Name) {
-		h.Name = ""
-		for _, i := range all {
-			if !slices.Contains(h.Before, i.name) && h.Name == "" && i.address == "" {
-				h.Name = i.name
-			}
+	if h.Name == "" {
+		out, err := b.m.run(ctx, "hostonlyif", "create")
+		if err != nil {
+			return fmt.Errorf("a network with the host cannot be made: %w; is the driver vboxnetadp loaded, and may you use it? the setting network=internal does without", err)
 		}
-		if h.Name == "" {
-			out, err := b.m.run(ctx, "hostonlyif", "create")
-			if err != nil {
-				return fmt.Errorf("a network with the host cannot be made: %w; is the driver vboxnetadp loaded, and may you use it? the setting network=internal does without", err)
-			}
-			if h.Name = parseCreated(out); h.Name == "" {
-				return fmt.Errorf("VBoxManage hostonlyif create does not tell the name of what it made: %.200q", out)
-			}
-		}
-		if err := h.write(m.NetDir); err != nil {
-			return err
+		if h.Name = parseCreated(out); h.Name == "" {
+			return fmt.Errorf("VBoxManage hostonlyif create does not tell the name of what it made: %.200q", out)
 		}
 	}
-	if _, err := b.m.run(ctx, "hostonlyif", "ipconfig", h.Name, "--ip", addr, "--netmask", mask); err != nil {
+	h.Boot, h.Address, h.Mask = boot, addr, mask
+	if err := h.write(m.NetDir); err != nil {
 		return err
 	}
-	return local.WriteFile(filepath.Join(m.NetDir, m.Name+memberSuffix), nil)
+	_, err = b.m.run(ctx, "hostonlyif", "ipconfig", h.Name, "--ip", addr, "--netmask", mask)
+	return err
+}
+
+// joinNetwork writes down that the machine is in the network with the host, or
+// that it is not: who leaves last removes it.
+func (b *Backend) joinNetwork(ctx context.Context, m *deploy.Machine) error {
+	member := filepath.Join(m.NetDir, m.Name+memberSuffix)
+	join := configOf(m).network == networkHostonly
+	if join == local.Exists(member) {
+		return nil
+	}
+	unlock, err := lockNet(ctx, m)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if join {
+		return local.WriteFile(member, nil)
+	}
+	return b.leaveNetwork(ctx, m)
 }
 
 // leaveNetwork takes the machine out of the network with the host, and removes
@@ -204,7 +248,7 @@ func (b *Backend) leaveNetwork(ctx context.Context, m *deploy.Machine) error {
 	if err != nil || h == nil {
 		return err
 	}
-	members, err := filepath.Glob(filepath.Join(m.NetDir, "*"+memberSuffix))
+	members, err := files(m.NetDir, "", memberSuffix)
 	if err != nil || len(members) > 0 {
 		return err
 	}
@@ -212,7 +256,14 @@ func (b *Backend) leaveNetwork(ctx context.Context, m *deploy.Machine) error {
 	if err != nil {
 		return err
 	}
-	if h.Name != "" && slices.ContainsFunc(all, func(i hostInterface) bool { return i.name == h.Name }) {
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	if h.Name == "" {
+		h.Name = h.unnamed(all, boot)
+	}
+	if slices.ContainsFunc(all, func(i hostInterface) bool { return h.ours(i, boot) }) {
 		if _, err := b.m.run(ctx, "hostonlyif", "remove", h.Name); err != nil {
 			return err
 		}

@@ -158,7 +158,8 @@ func (g *manager) warmUp(ctx context.Context, path string) error {
 	}
 }
 
-// call runs VBoxManage once. Its output goes to files: the server that it may
+// call runs VBoxManage once, in English, and in UTF-8: in the locale C it takes no
+// path with a letter that ASCII has not. Its output goes to files: the server that it may
 // start inherits them and lives on, and a pipe would never end. It gets a
 // session of its own, so that a signal for this command's terminal ends neither
 // the server nor a machine.
@@ -177,7 +178,7 @@ func call(ctx context.Context, limit time.Duration, path string, args []string) 
 	defer stderr.Close()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", stdout, stderr
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "LANGUAGE=C")
+	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "LANGUAGE=C")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	runErr := cmd.Run()
 	if ctx.Err() != nil {

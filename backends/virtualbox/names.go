@@ -18,6 +18,7 @@ const (
 	runningFile = "running"
 	consoleFile = "console.log"
 	lockFile    = "lock"
+	leavingFile = "leaving" // all else is destroyed, and what it shared with others is to be left
 	// makingSuffix marks a disk that is not finished.
 	makingSuffix = ".making"
 )
@@ -58,6 +59,11 @@ func nameOf(m *deploy.Machine) string {
 
 // folderOf is VirtualBox's folder of the machine.
 func folderOf(m *deploy.Machine) string { return filepath.Join(m.Dir, nameOf(m)) }
+
+// layersOf returns the disks that VirtualBox made for the machine's snapshots.
+func layersOf(m *deploy.Machine) ([]string, error) {
+	return files(filepath.Join(folderOf(m), "Snapshots"), "", ".vdi")
+}
 
 // variablesOf is VirtualBox's file of the firmware's variables.
 func variablesOf(m *deploy.Machine) string {

@@ -26,14 +26,13 @@ type machine struct {
 
 // VirtualBox's states of a machine.
 const (
-	vmOff      = "poweroff"
-	vmAborted  = "aborted"
-	vmSaved    = "saved"
-	vmASaved   = "aborted-saved"
-	vmRunning  = "running"
-	vmPaused   = "paused"
-	vmStuck    = "gurumeditation"
-	vmSnapshot = "livesnapshotting"
+	vmOff     = "poweroff"
+	vmAborted = "aborted"
+	vmSaved   = "saved"
+	vmASaved  = "aborted-saved"
+	vmRunning = "running"
+	vmPaused  = "paused"
+	vmStuck   = "gurumeditation"
 )
 
 func (v *machine) state() string { return strings.ToLower(v.info["VMState"]) }
@@ -54,6 +53,14 @@ func (v *machine) passing() bool {
 		return false
 	}
 	return true
+}
+
+// snapshotting reports whether VirtualBox takes, deletes or restores a snapshot,
+// which it goes on with when who asked for it is gone.
+func (v *machine) snapshotting() bool { return strings.Contains(v.state(), "snapshot") }
+
+func atSnapshot(v *machine) error {
+	return fmt.Errorf("VirtualBox is at work on a snapshot of it (%s): wait until it is done", v.state())
 }
 
 // look asks VirtualBox for a machine. It waits a little for the end of a state
@@ -114,7 +121,9 @@ func (b *Backend) Observe(ctx context.Context, m *deploy.Machine) (*deploy.Obser
 		}
 		o.Missing = append(o.Missing, local.PartConfig)
 	}
-	if !local.Exists(filepath.Join(m.Dir, rootFile)) || local.Exists(filepath.Join(m.Dir, rootFile+makingSuffix)) {
+	if has, err := hasDisk(m, v); err != nil {
+		return nil, err
+	} else if !has {
 		o.Missing = append(o.Missing, local.PartDisk)
 	}
 	// A machine that has taken its seed in does not need it any more, but it is
@@ -163,13 +172,15 @@ func (b *Backend) observeInfo(ctx context.Context, m *deploy.Machine, v *machine
 	case vmStuck:
 		o.Problems = append(o.Problems, "VirtualBox stopped it, for it cannot go on (guru meditation); its log:\n"+deploy.Tail(logOf(m), 0, 8))
 	}
+	if v.snapshotting() {
+		o.Problems = append(o.Problems, blocker+atSnapshot(v).Error())
+	}
 	if o.State == deploy.StateCrashed && v.state() == vmAborted {
 		o.Problems = append(o.Problems, "its process ended without being told to")
 	}
-	at := v.info[portKey(portRoot)]
-	if at == "" || at == "none" {
+	at, attached := v.disk(m)
+	if !attached {
 		o.Missing = append(o.Missing, local.PartConfig)
-		at = filepath.Join(m.Dir, rootFile)
 	} else if v.info[portKey(portESP)] != filepath.Join(m.Dir, espFile) && len(v.snapshots()) == 0 {
 		o.Missing = append(o.Missing, local.PartConfig)
 	}
@@ -187,6 +198,9 @@ func (b *Backend) observeInfo(ctx context.Context, m *deploy.Machine, v *machine
 		o.Problems = append(o.Problems, blocker+err.Error()+": put it back, or destroy the machine")
 		return nil
 	}
+	if names := v.snapshots(); len(names) > 0 && m.Hardware.Disk > o.Hardware.Disk {
+		o.Problems = append(o.Problems, blocker+cannotGrow(m, names).Error())
+	}
 	if v.live() {
 		return nil
 	}
@@ -198,6 +212,33 @@ func (b *Backend) observeInfo(ctx context.Context, m *deploy.Machine, v *machine
 		o.Problems = append(o.Problems, fmt.Sprintf("%sits disk cannot be read: %s is gone, which it holds only the changes to: put it back, or destroy the machine", blocker, gone))
 	}
 	return nil
+}
+
+// disk returns the path of the machine's disk, and whether it is attached. After
+// snapshots that is not root.vdi: where one is deleted, VirtualBox puts what is
+// smaller into what is larger, and either of the two files stays.
+func (v *machine) disk(m *deploy.Machine) (path string, attached bool) {
+	root := filepath.Join(m.Dir, rootFile)
+	at := v.info[portKey(portRoot)]
+	if rel, err := filepath.Rel(m.Dir, at); at != root && (err != nil || !filepath.IsLocal(rel)) {
+		return root, false
+	}
+	return at, true
+}
+
+// hasDisk reports whether the machine's data is there. A machine that VirtualBox
+// has not attached any to, or does not know, may have it above root.vdi, or in
+// its place.
+func hasDisk(m *deploy.Machine, v *machine) (bool, error) {
+	path, attached := v.disk(m)
+	if local.Exists(path) && !local.Exists(filepath.Join(m.Dir, rootFile+makingSuffix)) {
+		return true, nil
+	}
+	if attached {
+		return false, nil
+	}
+	layers, err := layersOf(m)
+	return len(layers) > 0, err
 }
 
 // lost returns the first disk below the one at path whose file is gone, or "".
@@ -231,9 +272,9 @@ func (v *machine) snapshots() []string {
 // was stopped from one that ended on its own.
 func stateOf(m *deploy.Machine, v *machine) deploy.State {
 	switch v.state() {
-	case vmRunning, vmSnapshot:
+	case vmRunning, "livesnapshotting", "onlinesnapshotting", "deletingsnapshotlive":
 		return deploy.StateRunning
-	case vmPaused, vmSaved, vmASaved:
+	case vmPaused, vmSaved, vmASaved, "deletingsnapshotlivepaused":
 		return deploy.StatePaused
 	case vmStuck:
 		return deploy.StateCrashed

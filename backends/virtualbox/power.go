@@ -218,6 +218,9 @@ func (b *Backend) stop(ctx context.Context, m *deploy.Machine) error {
 	if err != nil {
 		return err
 	}
+	if v.snapshotting() {
+		return atSnapshot(v)
+	}
 	if err := local.Remove(filepath.Join(m.Dir, runningFile)); err != nil {
 		return err
 	}

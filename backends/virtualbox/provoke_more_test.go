@@ -3,6 +3,7 @@ package virtualbox_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"tool/backends/backendtest"
+	"tool/backends/local"
 	"tool/backends/virtualbox"
 	"tool/core/machines/deploy"
 )
@@ -41,11 +43,11 @@ func testVariables(t *testing.T, w *world) {
 	for _, size := range []int64{0, 1000, 100000} {
 		w.reach(deploy.Running)
 		w.reach(deploy.Stopped)
-		files, err := filepath.Glob(filepath.Join(w.m.Dir, "*", "*.nvram"))
+		files, err := fs.Glob(os.DirFS(w.m.Dir), "*/*.nvram")
 		if err != nil || len(files) != 1 {
 			t.Fatalf("the firmware's variables: %v, %v", files, err)
 		}
-		if err := os.Truncate(files[0], size); err != nil {
+		if err := os.Truncate(filepath.Join(w.m.Dir, files[0]), size); err != nil {
 			t.Fatal(err)
 		}
 		w.reach(deploy.Running)
@@ -114,6 +116,10 @@ func testSnapshots(t *testing.T, w *world) {
 	if err != nil || len(all) != 2 || all[0] != (deploy.Snapshot{Name: "one", Description: "the one"}) || !all[1].Current {
 		t.Fatalf("%+v, %v", all, err)
 	}
+	w.m.Hardware.Disk *= 2 // said before it is stopped for that
+	w.refused(deploy.Running, "a disk with any cannot grow", "tool snapshot delete")
+	w.m.Hardware.Disk /= 2
+	w.observe(deploy.StateRunning)
 	if err := w.b.RestoreSnapshot(ctx, w.m, "one"); err == nil || !strings.Contains(err.Error(), "must be stopped") {
 		t.Error(err)
 	}
@@ -136,6 +142,130 @@ func testSnapshots(t *testing.T, w *world) {
 		t.Errorf("%+v, %v", all, err)
 	}
 	w.reach(deploy.Absent) // with a snapshot
+}
+
+// testMerged deletes the snapshots of a machine that has written as much since as
+// before: VirtualBox then keeps the newer file, and root.vdi is gone.
+func testMerged(t *testing.T, w *world) {
+	ctx := context.Background()
+	disk := func() string {
+		t.Helper()
+		out, err := w.h.Manage("showvminfo", w.id(), "--machinereadable")
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		_, path, _ := strings.Cut(out, `"disks-1-0"="`)
+		path, _, _ = strings.Cut(path, `"`)
+		return path
+	}
+	root := filepath.Join(w.m.Dir, "root.vdi")
+	gone := func() {
+		t.Helper()
+		if _, err := os.Stat(root); !errors.Is(err, os.ErrNotExist) || filepath.Base(filepath.Dir(disk())) != "Snapshots" {
+			t.Fatalf("the disk is %s, and root.vdi: %v", disk(), err)
+		}
+	}
+	// kept goes through the machine's life, in which its disk stays what it was.
+	kept := func() {
+		t.Helper()
+		at := disk()
+		if o := w.observe(deploy.StateStopped); !o.Complete || len(o.Problems) > 0 {
+			t.Fatalf("%+v", o)
+		}
+		w.reach(deploy.Running)
+		if o := w.observe(deploy.StateRunning); !o.Complete || len(o.Problems) > 0 {
+			t.Fatalf("%+v", o)
+		}
+		w.reach(deploy.Stopped)
+		if err := w.b.Do(ctx, w.m, deploy.Step{Kind: local.StepDisk}); err != nil {
+			t.Fatal(err)
+		}
+		if got := disk(); got != at {
+			t.Fatalf("its disk was %s, and is %s", at, got)
+		}
+	}
+	w.reach(deploy.Running)
+	w.reach(deploy.Stopped)
+	for _, n := range []string{"one", "two"} {
+		if err := w.b.TakeSnapshot(ctx, w.m, deploy.Snapshot{Name: n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range []string{"one", "two"} {
+		if err := w.b.DeleteSnapshot(ctx, w.m, n); err != nil {
+			t.Fatal(err)
+		}
+		kept()
+	}
+	gone()
+
+	// The base image stays when another machine goes, and VirtualBox has forgotten
+	// who uses it.
+	other := w.f.Machine(t, "m1")
+	for _, g := range []deploy.Goal{deploy.Running, deploy.Stopped} {
+		if err := w.tryReach(other, g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := disk()
+	w.manage("unregistervm", w.id())
+	w.forget()
+	if err := w.tryReach(other, deploy.Absent); err != nil {
+		t.Fatal(err)
+	}
+	if all := bases(t, w.m.NetDir); len(all) != 1 {
+		t.Fatalf("base images: %v", all)
+	}
+	w.reach(deploy.Running)
+	w.reach(deploy.Stopped)
+	if got := disk(); got != at {
+		t.Fatalf("its disk was %s, and is %s", at, got)
+	}
+	w.manage("storageattach", w.id(), "--storagectl", "disks", "--port", "1", "--device", "0", "--medium", "none")
+	w.reach(deploy.Running)
+	w.reach(deploy.Stopped)
+	if got := disk(); got != at {
+		t.Fatalf("its disk was %s, and is %s", at, got)
+	}
+
+	w.m.Hardware.Disk *= 2
+	w.reach(deploy.Running)
+	w.reach(deploy.Stopped)
+	if got := disk(); got != root {
+		t.Fatalf("its disk has grown, and is %s", got)
+	}
+	if _, err := os.Stat(at); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s: %v", at, err)
+	}
+	kept()
+}
+
+// testLeaving ends the destroying of a machine while it waits for another one's
+// work on what both share: it is destroyed the next time.
+func testLeaving(t *testing.T, w *world) {
+	w.reach(deploy.Stopped)
+	w.reach(deploy.Running)
+	unlock, err := local.Lock(context.Background(), filepath.Join(w.m.NetDir, "base.lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	if err := w.b.Do(ctx, w.m, deploy.Step{Kind: local.StepDestroy}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("destroying it: %v", err)
+	}
+	unlock()
+	if o, err := w.b.Observe(context.Background(), w.m); err != nil || !o.Exists {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	if n := len(bases(t, w.m.NetDir)); n != 1 {
+		t.Fatalf("%d base images", n)
+	}
+	w.reach(deploy.Absent)
+	if n := len(bases(t, w.m.NetDir)); n != 0 {
+		t.Fatalf("%d base images", n)
+	}
 }
 
 func testTwoDeployments(t *testing.T, w *world) {

@@ -142,6 +142,8 @@ func TestProvoked(t *testing.T) {
 		{"Ports", testPorts},
 		{"Networks", testNetworks},
 		{"Snapshots", testSnapshots},
+		{"Merged", testMerged},
+		{"Leaving", testLeaving},
 		{"TwoDeployments", testTwoDeployments},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.run(t, newWorld(t, h)) })
@@ -244,16 +246,17 @@ func testMedia(t *testing.T, w *world) {
 		w.reach(deploy.Running)
 		w.reach(deploy.Stopped)
 	}
-	bases, err := filepath.Glob(filepath.Join(w.m.NetDir, "base-*.vdi"))
-	if err != nil || len(bases) != 1 {
-		t.Fatal(bases, err)
+	all := bases(t, w.m.NetDir)
+	if len(all) != 1 {
+		t.Fatal(all)
 	}
-	if err := os.Rename(bases[0], bases[0]+".away"); err != nil {
+	base := all[0]
+	if err := os.Rename(base, base+".away"); err != nil {
 		t.Fatal(err)
 	}
 	w.forget()
-	w.refused(deploy.Running, "its disk cannot be read", filepath.Base(bases[0]), "destroy the machine")
-	if err := os.Rename(bases[0]+".away", bases[0]); err != nil {
+	w.refused(deploy.Running, "its disk cannot be read", filepath.Base(base), "destroy the machine")
+	if err := os.Rename(base+".away", base); err != nil {
 		t.Fatal(err)
 	}
 	w.reach(deploy.Running)

@@ -3,6 +3,7 @@ package virtualbox_test
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -25,6 +26,11 @@ func newFleet(t *testing.T) *backendtest.Fleet {
 		// Without the driver no network but NAT is to be had.
 		Settings: map[string]string{"network": "none"},
 	})
+	// What people call their folders.
+	f.Dir = filepath.Join(f.Dir, "räume [1]")
+	if err := os.Mkdir(f.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	f.Like.Root, f.Like.ESP = f.Image(t, "root.img", 64), f.Image(t, "esp.img", 64)
 	return f
 }
@@ -75,8 +81,8 @@ func TestSuite(t *testing.T) {
 		Left: func(t *testing.T, m *deploy.Machine) []string { return left(t, h, m) },
 	})
 	for name, f := range fleets {
-		if all, err := filepath.Glob(f.Path("network/*.vdi")); err != nil || len(all) > 0 {
-			t.Errorf("%s left %v, %v", name, all, err)
+		if all := bases(t, f.Path("network")); len(all) > 0 {
+			t.Errorf("%s left %v", name, all)
 		}
 	}
 	for _, what := range []string{"vms", "hdds"} {
@@ -84,6 +90,19 @@ func TestSuite(t *testing.T) {
 			t.Errorf("VBoxManage list %s at the end: %v\n%s", what, err, out)
 		}
 	}
+}
+
+// bases returns the base images in a folder.
+func bases(t *testing.T, dir string) []string {
+	t.Helper()
+	all, err := fs.Glob(os.DirFS(dir), "base-*.vdi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range all {
+		all[i] = filepath.Join(dir, all[i])
+	}
+	return all
 }
 
 // idOf returns a machine's UUID.

@@ -128,8 +128,9 @@ func New(t *testing.T) *Host {
 }
 
 // holder makes a root file system of the packages with everything else of this
-// machine's, in mounts of its own, and keeps them while it lives: as long as its
-// standard input is open, which ends with the test's process at the latest.
+// machine's, its locales too, which the packages lack. It is in mounts of its own,
+// and keeps them while it lives: as long as its standard input is open, which ends
+// with the test's process at the latest.
 const holder = `set -e
 root=$1 tree=$2 headless=$3
 for d in bin sbin lib lib64; do ln -s usr/$d "$root/$d"; done
@@ -141,6 +142,8 @@ for d in /*; do
 done
 mount --bind "$tree/usr" "$root/usr"
 mount --bind "$headless" "$root/usr/lib/virtualbox/VBoxHeadless"
+mkdir "$root/locale"
+mount --bind /usr/lib/locale "$root/locale"
 echo ready
 exec cat >/dev/null
 `
@@ -184,7 +187,7 @@ func (h *Host) script(root string, pid int) string {
 		user = " --user --preserve-credentials"
 	}
 	return fmt.Sprintf(`#!/bin/sh
-export %s PATH="$PATH:/usr/sbin:/sbin"
+export %s PATH="$PATH:/usr/sbin:/sbin" LOCPATH=/locale
 vbox="nsenter --mount%s -t %d chroot %s /usr/lib/virtualbox/VBoxManage"
 if [ "$1" = startvm ]; then $vbox modifyvm "$2" --vm-execution-engine recompiler 2>/dev/null || :; fi
 exec $vbox "$@"
@@ -197,6 +200,7 @@ func (h *Host) Manage(args ...string) (string, error) {
 	for n := 0; ; n++ {
 		cmd := exec.Command(h.Program, args...)
 		cmd.Dir = "/"
+		cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "LANGUAGE=C")
 		out, err := cmd.CombinedOutput()
 		if err == nil || n == 10 || !strings.Contains(string(out), "COM server is not running") {
 			return string(out), err
