@@ -72,6 +72,25 @@ func TestPinIsFetchedOnlyIfNeeded(t *testing.T) {
 	}
 }
 
+// TestPinMoves: what an address had under another pin is no result for this one.
+func TestPinMoves(t *testing.T) {
+	l := newLab(t, t.TempDir())
+	content := ""
+	l.ex.Builtins["served@1"] = func(_ context.Context, c *exec.BuiltinCall) ([]merkle.Node, error) {
+		d, err := c.CAS.PutBytes([]byte(content))
+		return []merkle.Node{{Kind: merkle.File, Digest: d}}, err
+	}
+	for i, served := range []string{"one", "two", "one"} {
+		content = served
+		g := newGraph()
+		pin := g.builtin("served@1", "the address", "out/pin")
+		g.Artifacts[pin].Fixed = digest.Of([]byte(content))
+		if r := l.build(g, pin); r.Executed != 1 && i < 2 || r.Executed != 0 && i == 2 {
+			t.Errorf("with the pin of %q %d actions were executed", content, r.Executed)
+		}
+	}
+}
+
 func TestSourcesAreImportedOnlyIfNeeded(t *testing.T) {
 	l := newLab(t, t.TempDir())
 	l.src.files["a"] = "A"

@@ -19,6 +19,7 @@ type command struct {
 	env     []string // KEY=VALUE
 	outputs []string // paths
 	trees   []string // those of outputs that are directories
+	pins    []string // "PATH DIGEST" of outputs whose content is known beforehand
 	tmpfs   bool
 }
 
@@ -42,6 +43,11 @@ func (c *command) encode() []byte {
 	// matters which ones are.
 	for _, t := range slices.Sorted(slices.Values(c.trees)) {
 		property("output-directory", t)
+	}
+	// The same address with another pin is another action: what was there before
+	// is not what is wanted now.
+	for _, p := range slices.Sorted(slices.Values(c.pins)) {
+		property("pin", p)
 	}
 	property("sandbox", sandboxVersion)
 	if c.tmpfs {

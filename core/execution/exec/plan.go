@@ -88,6 +88,9 @@ func (b *build) plan(id int) (*plan, error) {
 		if art.Kind == action.Tree {
 			p.command.trees = append(p.command.trees, art.Path)
 		}
+		if !art.Fixed.IsZero() {
+			p.command.pins = append(p.command.pins, art.Path+" "+art.Fixed.String())
+		}
 	}
 	p.command.tmpfs = a.Tmpfs
 	tree, err := p.tree(root)

@@ -34,6 +34,7 @@ func (t *tree) tar(r io.Reader) error {
 		return err
 	}
 	defer closer.Close()
+	t.packed = plain.compressed
 	tr := tar.NewReader(plain)
 	for first := true; ; first = false {
 		h, err := tr.Next()

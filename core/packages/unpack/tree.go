@@ -37,6 +37,7 @@ type tree struct {
 	entries int
 	taken   int
 	bytes   int64
+	packed  *counter // of the archive as it is; nil where its members tell
 	buf     []byte
 }
 
@@ -59,6 +60,13 @@ func newTree(ctx context.Context, sink Sink, o Options) (*tree, error) {
 	}
 	return t, nil
 }
+
+// Bounds of a path's number of elements: no deeper tree can be laid out, and
+// what is below the usual depth counts as entries.
+const (
+	maxDepth   = 512
+	usualDepth = 16
+)
 
 // count is called once for each entry, taken or not.
 func (t *tree) count() error {
@@ -84,7 +92,11 @@ func cleanName(name string) (string, error) {
 	case strings.Contains(name, "\x00"):
 		return "", errors.New("name holds NUL")
 	}
+	depth := 0
 	for e := range strings.SplitSeq(name, "/") {
+		if depth++; depth > maxDepth {
+			return "", fmt.Errorf("path of more than %d elements", maxDepth)
+		}
 		if e == ".." {
 			return "", errors.New(`".." in path`)
 		}
@@ -120,6 +132,13 @@ func (t *tree) place(name string) (p string, take bool, err error) {
 	}
 	if t.opt.mergeUsr {
 		p = mergeUsr(p)
+	}
+	// Directories that no entry is for cost memory too. Only such as no usual
+	// archive has count, as entries of their own.
+	if extra := strings.Count(p, "/") - usualDepth; extra > 0 {
+		if t.entries += extra; t.entries > t.lim.Entries {
+			return "", false, &LimitError{"entries", int64(t.lim.Entries)}
+		}
 	}
 	if p != "." && t.exclude.match(p) {
 		return "", false, nil
@@ -251,6 +270,9 @@ func (t *tree) store(r io.Reader, exec bool) (digest.Digest, error) {
 			err = &LimitError{"bytes in one file", t.lim.File}
 		case t.bytes > t.lim.Bytes:
 			err = &LimitError{"bytes", t.lim.Bytes}
+		case t.packed != nil && t.bytes > t.lim.Floor && t.bytes/t.lim.Ratio > t.packed.n:
+			// A sparse file's holes are in no archive.
+			err = &LimitError{"unpacked bytes per compressed byte", t.lim.Ratio}
 		}
 		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 			w.Abort()

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -266,32 +267,47 @@ func TestBombs(t *testing.T) {
 			}
 		}
 	}
-	// A sparse file of 1 TB in a few hundred bytes.
-	var b bytes.Buffer
-	h := [512]byte{}
-	copy(h[:], "sparse")
-	copy(h[100:], "0000644\x000000000\x000000000\x0000000000000\x0000000000000\x00")
-	h[156] = tar.TypeGNUSparse
-	copy(h[257:], "ustar  \x00")
-	copy(h[483:], []byte{0x80, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0}) // realsize, base 256
-	copy(h[148:], "        ")
-	sum := 0
-	for _, c := range h {
-		sum += int(c)
+	for _, size := range []byte{0x20, 0x28, 0x1f} { // powers of two: 4 GB, 1 TB, 2 GB of holes
+		var le *LimitError
+		if _, err := Tar(context.Background(), bytes.NewReader(sparse(size)), To(newMem()), Options{Limits: lim}); !errors.As(err, &le) {
+			t.Errorf("sparse file of 2^%d bytes: %v", size, err)
+		}
 	}
-	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
-	b.Write(h[:])
-	b.Write(make([]byte, 1024))
-	if _, err := Tar(context.Background(), &b, To(newMem()), Options{}); err == nil {
-		t.Error("sparse file of 1 TB: no error")
-	} else {
-		t.Log(err)
+	// Directories that no entry is for.
+	var deep []entry
+	for i := range 100 {
+		deep = append(deep, entry{name: fmt.Sprintf("%d/", i) + strings.Repeat("x/", 500) + "y"})
+	}
+	var le *LimitError
+	if _, err := Tar(context.Background(), bytes.NewReader(makeTar(t, deep...)), To(newMem()), Options{Limits: Limits{Entries: 10000}}); !errors.As(err, &le) {
+		t.Errorf("deep paths: %v", err)
+	}
+	if _, err := Tar(context.Background(), bytes.NewReader(makeTar(t, entry{name: strings.Repeat("x/", 600) + "y"})), To(newMem()), Options{}); err == nil {
+		t.Error("a path of 600 elements is taken")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := Tar(ctx, bytes.NewReader(makeTar(t, entry{name: "a"})), To(newMem()), Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// sparse is a tar of one file that is a hole of 2^size bytes.
+func sparse(size byte) []byte {
+	h := [512]byte{}
+	copy(h[:], "sparse")
+	copy(h[100:], "0000644\x000000000\x000000000\x0000000000000\x0000000000000\x00")
+	h[156] = tar.TypeGNUSparse
+	copy(h[257:], "ustar  \x00")
+	h[483] = 0x80 // its real size, in base 256
+	binary.BigEndian.PutUint64(h[487:], 1<<size)
+	copy(h[148:], "        ")
+	sum := 0
+	for _, c := range h {
+		sum += int(c)
+	}
+	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+	return append(h[:], make([]byte, 1024)...)
 }
 
 func makeZip(t testing.TB, entries ...entry) []byte {

@@ -128,8 +128,13 @@ func (l *Lease) append(lines []string, check func() error) error {
 			return err
 		}
 	}
-	if _, err := l.file.Write(b); err != nil {
+	size, err := l.file.Seek(0, io.SeekEnd)
+	if err != nil {
 		return err
+	}
+	if _, err := l.file.Write(b); err != nil {
+		// Half a line, as a full disk leaves it, would spoil the next one.
+		return errors.Join(err, l.file.Truncate(size))
 	}
 	for _, line := range lines {
 		l.have[line] = true
