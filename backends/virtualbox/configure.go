@@ -93,8 +93,11 @@ func (b *Backend) register(ctx context.Context, m *deploy.Machine) error {
 		_, err := b.m.run(ctx, "registervm", settings)
 		if err == nil {
 			v, lerr := b.look(ctx, m)
-			if lerr != nil || v.registered {
+			if lerr != nil {
 				return lerr
+			}
+			if v.registered {
+				return b.forgetGone(ctx, m)
 			}
 			return fmt.Errorf("%s is of another machine: remove it", settings)
 		}

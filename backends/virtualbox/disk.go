@@ -327,9 +327,33 @@ func (b *Backend) removeBases(ctx context.Context, m *deploy.Machine) error {
 	return nil
 }
 
-// closeTree lets VirtualBox forget a disk, and before it those above, whose files
-// are gone: a machine's settings name all disks above its own base image, those of
-// other machines too, and are read again when they may be long destroyed.
+// forgetGone lets VirtualBox forget the disks of machines of the deployment that are
+// destroyed: the settings of another one, which are read again, may name them, since
+// they name all disks above its base image.
+func (b *Backend) forgetGone(ctx context.Context, m *deploy.Machine) error {
+	all, err := b.media(ctx)
+	if err != nil {
+		return err
+	}
+	machines := filepath.Dir(m.Dir)
+	for _, d := range all {
+		rel, err := filepath.Rel(machines, d.location)
+		if err != nil || !filepath.IsLocal(rel) || local.Exists(d.location) {
+			continue
+		}
+		name, _, _ := strings.Cut(rel, "/")
+		if holds(filepath.Join(machines, name)) {
+			continue
+		}
+		if err := b.closeTree(ctx, all, d.id); err != nil && !says(err, codeNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// closeTree lets VirtualBox forget a disk, and before it those above whose files
+// are gone.
 func (b *Backend) closeTree(ctx context.Context, all []medium, id string) error {
 	for _, d := range all {
 		if d.parent == id && !local.Exists(d.location) {

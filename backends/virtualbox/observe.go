@@ -288,8 +288,10 @@ func stateOf(m *deploy.Machine, v *machine) deploy.State {
 }
 
 // anything reports whether the machine's folder holds anything of it.
-func anything(m *deploy.Machine) bool {
-	entries, err := os.ReadDir(m.Dir)
+func anything(m *deploy.Machine) bool { return holds(m.Dir) }
+
+func holds(dir string) bool {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return false
 	}

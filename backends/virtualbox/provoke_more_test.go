@@ -221,6 +221,10 @@ func testMerged(t *testing.T, w *world) {
 	if got := disk(); got != at {
 		t.Fatalf("its disk was %s, and is %s", at, got)
 	}
+	// Its settings named the other's disk.
+	if all := left(t, w.h, other); len(all) > 0 {
+		t.Errorf("%s left %v", other.Name, all)
+	}
 	w.manage("storageattach", w.id(), "--storagectl", "disks", "--port", "1", "--device", "0", "--medium", "none")
 	w.reach(deploy.Running)
 	w.reach(deploy.Stopped)
