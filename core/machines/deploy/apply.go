@@ -251,6 +251,9 @@ func (a *applier) boots(ctx context.Context) error {
 		if err := a.switchTo(ctx, ms, mp); err != nil || a.failed(ms.Name) {
 			return err
 		}
+		if err := a.reach(ctx, ms); err != nil || a.failed(ms.Name) {
+			return err
+		}
 		return a.confirm(ctx, ms, mp)
 	})
 }

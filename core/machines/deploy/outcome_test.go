@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -146,6 +147,36 @@ func TestLostForGood(t *testing.T) {
 	})
 }
 
+// TestWaveIsOne: a machine that cannot be connected to anew after its switch keeps
+// the others of its wave from being confirmed.
+func TestWaveIsOne(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		one := f.plain(2, "one")
+		f.deploy(one)
+		m := f.backend.machine("m0")
+		f.backend.setHook(func(point string) {
+			if point == "m0 answer switch" { // over the connection that there is, it is heard
+				m.mu.Lock()
+				m.deaf = true
+				m.mu.Unlock()
+			}
+		})
+		two := f.plain(2, "two")
+		two.RolloutGroups = nil
+		if p := f.plan(two); len(p.Waves) != 1 || len(p.Waves[0]) != 2 {
+			t.Fatalf("waves %q", p.Waves)
+		}
+		r, err := f.try(f.t.Context(), two)
+		f.must(err)
+		if o := r.of("m0"); o.State != Failed || !errors.As(o.Err, new(*UnreachableError)) {
+			t.Errorf("%s", outcomes(r))
+		}
+		if o := r.of("m1"); o.State != RolledBack {
+			t.Errorf("%s", outcomes(r))
+		}
+	})
+}
+
 // TestFailingStep: a machine that cannot be made is named; the others are made.
 func TestFailingStep(t *testing.T) {
 	inFleet(t, func(f *fleet) {
@@ -270,6 +301,26 @@ func TestModeBoot(t *testing.T) {
 		m.stop(StateStopped)
 		f.must(m.start())
 		if got := outcomes(f.deploy(two, boot)); got != "m0 confirmed" {
+			t.Error(got)
+		}
+		f.settled(two, 2)
+	})
+}
+
+// TestModeBootThenSwitch: who does not want to wait for the next start after all
+// deploys once more.
+func TestModeBootThenSwitch(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		f.deploy(f.plain(1, "one"))
+		two := f.plain(1, "two")
+		if got := outcomes(f.deploy(two, func(o *Options) { o.Mode = "boot" })); got != "m0 staged" {
+			t.Error(got)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+		defer cancel()
+		r, err := f.try(ctx, two)
+		f.must(err)
+		if got := outcomes(r); got != "m0 confirmed" {
 			t.Error(got)
 		}
 		f.settled(two, 2)

@@ -165,12 +165,31 @@ func (a *applier) wave(ctx context.Context, names []string) error {
 		}
 		well, names = slices.DeleteFunc(well, staged), slices.DeleteFunc(slices.Clone(names), staged)
 	}
+	if len(well) == len(names) {
+		// One that was ready early may have gone back since, and one may be out of
+		// reach: then none is confirmed.
+		if err := a.perMachine(ctx, well, func(ms *MachineState, _ *MachinePlan) error { return a.reach(ctx, ms) }); err != nil {
+			return err
+		}
+		well = a.notFailed(names)
+	}
 	return a.perMachine(ctx, well, func(ms *MachineState, mp *MachinePlan) error {
 		if len(well) == len(names) {
 			return a.confirm(ctx, ms, mp)
 		}
 		return a.goBack(ctx, ms)
 	})
+}
+
+// reach connects anew to a machine that waits to be confirmed: that this can be
+// done is part of being well.
+func (a *applier) reach(ctx context.Context, ms *MachineState) error {
+	a.conns.drop(ms.Name)
+	st, err := a.watch(ctx, ms)
+	if err == nil && st.Over() && st.Result != activate.ResultConfirmed {
+		a.judge(ms, st)
+	}
+	return err
 }
 
 // goBack has a machine return to what it had, because another of its wave
@@ -200,8 +219,9 @@ func (a *applier) switchTo(ctx context.Context, ms *MachineState, mp *MachinePla
 		}
 		a.doing(ms.Name, "switching")
 		err := a.retry(ctx, ms, func(c *Connection) error {
-			// A lost answer may have begun it.
-			if st := c.Hello.Switch; !st.Over() && st.Generation == a.plan.Generation {
+			// A lost answer may have begun it. One of another mode is not it: a trial
+			// that waits for the next start would be waited for without end.
+			if st := c.Hello.Switch; !st.Over() && st.Generation == a.plan.Generation && st.Mode == a.mode(mp) {
 				return nil
 			}
 			o, err := a.Observe(ctx, ms.Name)
@@ -324,8 +344,8 @@ func statusText(st *agent.SwitchStatus) string {
 	return s
 }
 
-// confirm tells the machine, over a fresh connection, that it is well: that the
-// connection can be made is part of being well.
+// confirm tells the machine, over the connection that reach has made, that it is
+// well.
 func (a *applier) confirm(ctx context.Context, ms *MachineState, mp *MachinePlan) error {
 	st, err := a.watch(ctx, ms)
 	if err != nil {
@@ -336,7 +356,6 @@ func (a *applier) confirm(ctx context.Context, ms *MachineState, mp *MachinePlan
 		return nil
 	}
 	a.doing(ms.Name, "confirming")
-	a.conns.drop(ms.Name)
 	err = a.retry(ctx, ms, func(c *Connection) error { return c.Agent.Confirm(ctx, a.plan.Generation) })
 	if err != nil {
 		// It may have gone back meanwhile, and knows why.
