@@ -80,6 +80,7 @@ const (
 	codeVM         = "0x80bb0003" // VBOX_E_VM_ERROR
 	codeDenied     = "0x80070005" // E_ACCESSDENIED: the machine is inaccessible
 	codeUnexpected = "0x8000ffff" // NS_ERROR_UNEXPECTED
+	codeFailure    = "0x80004005" // NS_ERROR_FAILURE
 )
 
 // busy reports whether a call failed only because of another one at the same
@@ -100,6 +101,12 @@ func busy(err error) bool {
 // it may be repeated whatever became of it.
 func repeatable(args []string) bool {
 	return args[0] == "list" || args[0] == "showvminfo" || args[0] == "showmediuminfo" || args[0] == "setextradata"
+}
+
+// vanished reports whether a list failed because something that was in it went away
+// meanwhile, such as another machine's disk.
+func vanished(args []string, err error) bool {
+	return args[0] == "list" && (says(err, "The object is not ready") || says(err, codeFailure) || says(err, codeNotFound))
 }
 
 // crashed reports whether VBoxManage ended by a fault of its own: one showvminfo
@@ -126,7 +133,7 @@ func (g *manager) runFor(ctx context.Context, limit time.Duration, args ...strin
 	end := time.Now().Add(busyTimeout)
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 3*time.Second) {
 		out, err := call(ctx, limit, path, args)
-		if err == nil || !busy(err) && !(repeatable(args) && crashed(err)) {
+		if err == nil || !busy(err) && !vanished(args, err) && !(repeatable(args) && crashed(err)) {
 			return out, err
 		}
 		if time.Now().After(end) {

@@ -202,6 +202,19 @@ func TestBusy(t *testing.T) {
 	}
 }
 
+// TestVanished: a list fails where another machine's disk goes away meanwhile.
+func TestVanished(t *testing.T) {
+	for _, text := range []string{
+		"VBoxManage: error: The object is not ready\nVBoxManage: error: The object is not ready\n",
+		"VBoxManage: error: Code NS_ERROR_FAILURE (0x80004005) - Operation failed (extended info not available)\n",
+	} {
+		err := &callError{text: text, err: errors.New("exit status 1")}
+		if !vanished([]string{"list", "hdds"}, err) || vanished([]string{"unregistervm", "m"}, err) {
+			t.Errorf("%s", text)
+		}
+	}
+}
+
 // TestErrors shows VBoxManage's words without the places in its source.
 func TestErrors(t *testing.T) {
 	_, stderr := captured(t, "12-startvm-headless")
