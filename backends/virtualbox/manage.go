@@ -97,6 +97,11 @@ func busy(err error) bool {
 		says(err, "The object is not ready") && (says(err, codeUnexpected) || says(err, "component SessionMachine"))
 }
 
+// passes reports whether a call may go well when it is made again.
+func passes(args []string, err error) bool {
+	return busy(err) || vanished(args, err) || repeatable(args) && crashed(err)
+}
+
 // repeatable reports whether a call does no more when it is made twice, so that
 // it may be repeated whatever became of it.
 func repeatable(args []string) bool {
@@ -133,7 +138,7 @@ func (g *manager) runFor(ctx context.Context, limit time.Duration, args ...strin
 	end := time.Now().Add(busyTimeout)
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 3*time.Second) {
 		out, err := call(ctx, limit, path, args)
-		if err == nil || !busy(err) && !vanished(args, err) && !(repeatable(args) && crashed(err)) {
+		if err == nil || !passes(args, err) {
 			return out, err
 		}
 		if time.Now().After(end) {

@@ -41,6 +41,14 @@ type fakeMachine struct {
 	install  string // the script that installed the agent last
 }
 
+// setDeaf takes the machine's network away, or gives it back. Connections that there
+// are stay.
+func (m *fakeMachine) setDeaf(v bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.deaf = v
+}
+
 func (m *fakeMachine) root() string { return filepath.Join(m.dir, "disk") }
 func (m *fakeMachine) seed() string { return filepath.Join(m.dir, "seed") }
 

@@ -83,8 +83,7 @@ func TestUnreachable(t *testing.T) {
 	inFleet(t, func(f *fleet) {
 		f.deploy(f.plain(2, "one"))
 		m := f.backend.machine("m1")
-		deaf := func(v bool) { m.mu.Lock(); defer m.mu.Unlock(); m.deaf = v }
-		deaf(true)
+		m.setDeaf(true)
 		m.cut()
 		two := f.plain(2, "two")
 		start := time.Now()
@@ -101,7 +100,7 @@ func TestUnreachable(t *testing.T) {
 		if g := f.d.generation(2); g == nil || g.State == GenerationConfirmed {
 			t.Errorf("generation 2: %+v", g)
 		}
-		deaf(false)
+		m.setDeaf(false)
 		f.deploy(two)
 		f.settled(two, 2)
 	})
@@ -115,9 +114,7 @@ func TestLostForGood(t *testing.T) {
 		m := f.backend.machine("m0")
 		f.backend.setHook(func(point string) {
 			if point == "m0 answer switch" {
-				m.mu.Lock()
-				m.deaf = true
-				m.mu.Unlock()
+				m.setDeaf(true)
 				m.cut()
 			}
 		})
@@ -137,9 +134,7 @@ func TestLostForGood(t *testing.T) {
 		if st.Result != activate.ResultReverted || !strings.Contains(st.Why, "nobody confirmed it") {
 			t.Errorf("%s", st)
 		}
-		m.mu.Lock()
-		m.deaf = false
-		m.mu.Unlock()
+		m.setDeaf(false)
 		f.backend.setHook(nil)
 		if p := f.plan(one, func(o *Options) { o.Generation = 1 }); !p.Empty() {
 			t.Errorf("it did not come back to generation 1: %+v", p.Machines)
@@ -156,9 +151,7 @@ func TestWaveIsOne(t *testing.T) {
 		m := f.backend.machine("m0")
 		f.backend.setHook(func(point string) {
 			if point == "m0 answer switch" { // over the connection that there is, it is heard
-				m.mu.Lock()
-				m.deaf = true
-				m.mu.Unlock()
+				m.setDeaf(true)
 			}
 		})
 		two := f.plain(2, "two")
