@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 )
 
 // TmpSuffix ends the names of files that are not finished.
@@ -40,6 +41,12 @@ func WriteFile(path string, content []byte) error {
 		return err
 	}
 	return os.Rename(tmp, path)
+}
+
+// BootID names the present boot of this host's kernel.
+func BootID() (string, error) {
+	b, err := ReadFile("/proc/sys/kernel/random/boot_id", 100)
+	return strings.TrimSpace(string(b)), err
 }
 
 // ReadFile reads a file of at most limit bytes.

@@ -75,11 +75,11 @@ func (b *Backend) accel(ctx context.Context, m *deploy.Machine, e *emulator) (st
 	if kvmUnusable() != "" {
 		return accelTCG, nil
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := local.BootID()
 	if err != nil {
 		return "", err
 	}
-	p := probed{BootID: strings.TrimSpace(string(boot)), Emulator: filepath.Base(e.root)}
+	p := probed{BootID: boot, Emulator: filepath.Base(e.root)}
 	path := filepath.Join(m.NetDir, probeFile)
 	var old probed
 	if text, err := local.ReadFile(path, 1<<16); err == nil && json.Unmarshal(text, &old) == nil && old.BootID == p.BootID && old.Emulator == p.Emulator {

@@ -119,12 +119,6 @@ func (h *hostonly) unnamed(all []hostInterface, boot string) string {
 	return ""
 }
 
-// bootID names the kernel's present boot.
-func bootID() (string, error) {
-	b, err := local.ReadFile("/proc/sys/kernel/random/boot_id", 100)
-	return strings.TrimSpace(string(b)), err
-}
-
 // wanted returns what m is to be, with the host's interface where there is one.
 func (b *Backend) wanted(ctx context.Context, m *deploy.Machine) (*config, error) {
 	c := configOf(m)
@@ -179,7 +173,7 @@ func (b *Backend) makeNetwork(ctx context.Context, m *deploy.Machine) error {
 	if err != nil {
 		return err
 	}
-	boot, err := bootID()
+	boot, err := local.BootID()
 	if err != nil {
 		return err
 	}
@@ -256,7 +250,7 @@ func (b *Backend) leaveNetwork(ctx context.Context, m *deploy.Machine) error {
 	if err != nil {
 		return err
 	}
-	boot, err := bootID()
+	boot, err := local.BootID()
 	if err != nil {
 		return err
 	}
